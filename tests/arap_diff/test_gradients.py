@@ -1,0 +1,122 @@
+"""The hand-written adjoint against finite differences and against automatic differentiation of a dense solve."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from arap_diff import ArapSolver, laplacian
+
+ENERGIES = ["bilaplacian", "edges"]
+HANDLES = [0, 3, 15, 8]
+
+
+@pytest.fixture
+def pose(bumpy_grid: Callable, generator: torch.Generator) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
+    """Two rest poses (2, 16, 3), faces, handle positions (2, 4, 3)."""
+    vertices, faces = bumpy_grid(4, 4)
+    rest = torch.from_numpy(vertices) + 0.1 * torch.randn(2, 16, 3, generator=generator, dtype=torch.float64)
+    moved = rest[:, HANDLES] + 0.5 * torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
+    return rest, faces, moved
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("n_solves", [1, 3])
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_gradcheck(pose: tuple, backend: str, energy: str, n_solves: int, batched: bool) -> None:
+    rest, faces, moved = pose
+    if not batched:
+        rest, moved = rest[0], moved[0]
+    solver = ArapSolver(faces, HANDLES, 16, energy=energy, backend=backend)
+    inputs = rest.clone().requires_grad_(), moved.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda p, h: solver.solve(p, h, n_solves), inputs)
+
+
+def test_gradcheck_with_shared_rest_and_cotangent_weights(pose: tuple) -> None:
+    rest, faces, moved = pose
+    solver = ArapSolver(faces, HANDLES, 16, rest=rest[0], weights="cotangent")
+    inputs = rest[0].clone().requires_grad_(), moved.clone().requires_grad_()
+    assert torch.autograd.gradcheck(solver.solve, inputs)
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_gradcheck_of_energy_and_rotations(pose: tuple, energy: str) -> None:
+    rest, faces, moved = pose
+    solver = ArapSolver(faces, HANDLES, 16, energy=energy)
+    inputs = solver.solve(rest, moved).requires_grad_(), rest.clone().requires_grad_()
+    assert torch.autograd.gradcheck(solver.energy, inputs)
+    assert torch.autograd.gradcheck(solver.rotations, inputs)
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_adjoint_equals_autograd_through_a_dense_solve(pose: tuple, backend: str, energy: str) -> None:
+    rest, faces, moved = pose
+    free = [v for v in range(16) if v not in HANDLES]
+    lap = torch.from_numpy(laplacian(faces, 16).toarray())
+    smoothing = lap if energy == "bilaplacian" else torch.eye(16, dtype=torch.float64)
+    matrix = smoothing @ lap
+    off = lap - torch.diag(torch.diagonal(lap))
+
+    def dense(p: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        rotation = torch.eye(3, dtype=torch.float64).expand(16, 3, 3)
+        edge = p[:, None] - p[None]
+        for _ in range(3):
+            mean = (rotation[:, None] + rotation[None]) / 2
+            d = -(off[..., None] * (mean @ edge[..., None])[..., 0]).sum(1)
+            right = (smoothing @ d)[free] - matrix[free][:, HANDLES] @ h
+            x = torch.zeros_like(p).index_put((torch.tensor(HANDLES),), h)
+            x = x.index_put((torch.tensor(free),), torch.linalg.solve(matrix[free][:, free], right))
+            covariance = -torch.einsum("ij,ija,ijb->iab", off, x[:, None] - x[None], edge)
+            u, _, vt = torch.linalg.svd(covariance)
+            flip = torch.ones(16, 3, dtype=torch.float64)
+            flip[:, 2] = torch.linalg.det(u @ vt).detach()
+            rotation = (u * flip[:, None]) @ vt
+        return x
+
+    p, h = rest[0].clone().requires_grad_(), moved[0].clone().requires_grad_()
+    expected = torch.autograd.grad(dense(p, h).sin().sum(), (p, h))
+    x = ArapSolver(faces, HANDLES, 16, energy=energy, backend=backend).solve(p, h)
+    for mine, reference in zip(torch.autograd.grad(x.sin().sum(), (p, h)), expected, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-8, atol=1e-9)
+
+
+def test_gradient_is_finite_on_flat_collinear_and_repeated_points(backend: str) -> None:
+    faces = [[0, 1, 2], [2, 1, 3], [3, 1, 4], [4, 5, 3]]
+    rest = torch.tensor(
+        [[0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0], [3, 0, 0], [4, 0, 0]], dtype=torch.float64, requires_grad=True
+    )
+    handles = torch.tensor([[0, 0, 0], [0, 5.0, 0]], dtype=torch.float64, requires_grad=True)
+    x = ArapSolver(faces, [0, 5], 6, backend=backend).solve(rest, handles)
+    x.square().sum().backward()
+    assert torch.isfinite(x).all()
+    assert torch.isfinite(rest.grad).all()
+    assert torch.isfinite(handles.grad).all()
+
+
+def test_gradient_reaches_only_what_asks_for_it(pose: tuple) -> None:
+    rest, faces, moved = pose
+    solver = ArapSolver(faces, HANDLES, 16)
+    handles = moved.float().requires_grad_()
+    solver.solve(rest.float(), handles).sum().backward()
+    assert handles.grad.dtype == torch.float32
+    assert handles.grad.shape == (2, 4, 3)
+
+
+def test_moving_everything_moves_everything(pose: tuple, backend: str) -> None:
+    """A shift of the handles shifts the result, and a shift of the rest pose does not: so their gradients must sum."""
+    rest, faces, moved = pose
+    p, h = rest.clone().requires_grad_(), moved.clone().requires_grad_()
+    weight = torch.linspace(-1, 2, 96, dtype=torch.float64).reshape(2, 16, 3)
+    (ArapSolver(faces, HANDLES, 16, backend=backend).solve(p, h) * weight).sum().backward()
+    torch.testing.assert_close(h.grad.sum(1), weight.sum(1), rtol=0, atol=1e-10)
+    torch.testing.assert_close(p.grad.sum(1), torch.zeros(2, 3, dtype=torch.float64), rtol=0, atol=1e-10)
+
+
+def test_second_derivative_is_refused(pose: tuple) -> None:
+    rest, faces, moved = pose
+    h = moved.clone().requires_grad_()
+    x = ArapSolver(faces, HANDLES, 16).solve(rest, h)
+    (gradient,) = torch.autograd.grad(x.square().sum(), h, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"ArapSolver\.solve can be differentiated once"):
+        gradient.sum().backward()
