@@ -1,0 +1,195 @@
+"""The command line ``neo3df``: each command reads its options, calls one function, and prints what came out.
+
+Only light modules are imported here, so that ``neo3df --help`` answers at once.
+"""
+
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import environment
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from .config import RunConfig
+    from .pipeline import StageOutcome
+
+app = typer.Typer(
+    help="Faces from photographs, made of parts that can be edited: data, training, fitting and reports.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class TaskRunner(StrEnum):
+    """Where shards run."""
+
+    thread = "thread"
+    process = "process"
+    dask = "dask"
+
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="configuration file; default: the demo preset")]
+Only = Annotated[list[str] | None, typer.Option(help="run this stage and what it needs; may be repeated")]
+Refresh = Annotated[list[str] | None, typer.Option(help="make this stage again; may be repeated")]
+Where = Annotated[TaskRunner, typer.Option("--runner", help="where shards run")]
+Workers = Annotated[int, typer.Option(min=1, help="shards at once")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated")]
+RunDir = Annotated[Path | None, typer.Option(help="run folder, instead of the configuration's")]
+Run = Annotated[Path | None, typer.Option("--run", help="run folder with trained models")]
+Output = Annotated[Path, typer.Option("-o", "--out", help="where the result goes")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error, and Prefect's log")] = False,
+) -> None:
+    """Options before the command."""
+    environment.prepare(debug=debug)
+
+
+@app.command()
+def demo(
+    runner: Where = TaskRunner.thread,
+    workers: Workers = 2,
+    overrides: Set = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Synthetic faces, data to report, offline: the packaged demo configuration."""
+    config = _config(None, overrides, run_dir)
+    _bring(config, runner, workers)
+    _report(Path(config.run_dir), None)
+
+
+@app.command()
+def run(
+    config: Config = None,
+    only: Only = None,
+    refresh: Refresh = None,
+    runner: Where = TaskRunner.thread,
+    workers: Workers = 2,
+    overrides: Set = None,
+    run_dir: RunDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
+) -> None:
+    """Bring every stage of a configuration up to date."""
+    resolved = _config(config, overrides, run_dir)
+    if dry_run:
+        from .console import print_plan
+        from .pipeline import Pipeline
+        from .stages import STAGES
+
+        print_plan(Pipeline(STAGES, resolved, only=only or (), refresh=refresh or ()).plan())
+        return
+    _bring(resolved, runner, workers, only=only or (), refresh=refresh or ())
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="stage name")],
+    config: Config = None,
+    runner: Where = TaskRunner.thread,
+    workers: Workers = 2,
+    overrides: Set = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Make one stage again and nothing else; what it needs must be finished."""
+    _bring(_config(config, overrides, run_dir), runner, workers, only=[name], refresh=[name], alone=True)
+
+
+@app.command()
+def reconstruct(
+    photos: Annotated[list[Path], typer.Argument(help="photographs, or folders of them")],
+    out: Output,
+    masks: Annotated[Path | None, typer.Option(help="folder of parsing masks, matched by file stem")] = None,
+    run: Run = None,
+) -> None:
+    """Photographs to editable faces: per photo a folder with mesh, overlay, labels and face.json."""
+    from .reconstruct import reconstruct as reconstruct_photos
+
+    reconstruct_photos(photos, out=out, masks=masks, run_dir=run)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="run folder")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="HTML file; default: RUN/report.html")] = None,
+) -> None:
+    """Write a run's tables and figures as one self-contained HTML page."""
+    _report(run, out)
+
+
+@app.command()
+def export(
+    face: Annotated[Path, typer.Argument(help="face.json of a reconstructed or edited face")],
+    out: Output,
+) -> None:
+    """Write a face as .obj, .ply, or .glb with named morph targets."""
+    from .face_file import export_face
+
+    print(export_face(face, out))
+
+
+@app.command()
+def assets() -> None:
+    """List weights and face models: what exists, where it is looked for, licence and hash."""
+    from .assets_table import print_assets
+
+    print_assets()
+
+
+def main() -> None:
+    """The console script: mistakes of the user end in one line and exit status 2."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(args=["--debug", *arguments] if debug else arguments, prog_name="neo3df")
+    except (UserError, ValueError, FileNotFoundError) as error:
+        if debug:
+            raise
+        print(f"neo3df: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _config(path: Path | None, overrides: list[str] | None, run_dir: Path | None) -> "RunConfig":
+    from .config import load_config
+    from .presets import preset
+
+    config = load_config(path or preset("demo"), overrides or ())
+    return config if run_dir is None else config.model_copy(update={"run_dir": run_dir})
+
+
+def _bring(config: "RunConfig", runner: TaskRunner, workers: int, **selection: Any) -> "list[StageOutcome]":
+    from .console import print_headline, print_stages
+    from .pipeline import Pipeline
+    from .progress import make_progress
+    from .stages import STAGES
+
+    def prefect() -> Any:
+        from .prefect_runner import PrefectRunner
+
+        return PrefectRunner(runner.value, workers)
+
+    began = time.monotonic()
+    outcomes = Pipeline(STAGES, config, progress=make_progress(), **selection).execute(prefect)
+    print_stages(outcomes, time.monotonic() - began)
+    for outcome in outcomes:
+        if outcome.name == "evaluate":
+            print_headline(outcome.folder)
+    return outcomes
+
+
+def _report(run_dir: Path, out: Path | None) -> None:
+    from .report import write_report
+
+    print(write_report(run_dir, out or run_dir / "report.html"))
+
+
+if __name__ == "__main__":
+    main()

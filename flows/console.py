@@ -1,0 +1,100 @@
+"""What the commands print at their end: the stage table and the headline numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Column, Table
+
+from .contracts import PARTS
+from .pipeline import PlannedStage, StageOutcome
+from .progress import clock
+from .tables import read_table
+
+MEAN_OF_FIVE = "mean_of_five"
+
+
+def print_stages(outcomes: Sequence[StageOutcome], seconds: float, console: Console | None = None) -> None:
+    """One line per stage: ran or cached, seconds, rows and folder; below them the total."""
+    table = Table("stage", "", _right("seconds"), _right("rows"), "folder", box=None, pad_edge=False)
+    for outcome in outcomes:
+        table.add_row(outcome.name, outcome.status, f"{outcome.seconds:.1f}", str(outcome.rows), _short(outcome.folder))
+    ran = sum(outcome.status == "ran" for outcome in outcomes)
+    console = console or Console()
+    console.print(table)
+    console.print(f"{ran} ran, {len(outcomes) - ran} cached, {clock(seconds)} in all", highlight=False)
+
+
+def print_plan(planned: Sequence[PlannedStage], console: Console | None = None) -> None:
+    """What a run would do, for ``--dry-run``."""
+    words = {"run": "would run", "cached": "cached", "unknown": "depends on what runs before it"}
+    table = Table("stage", "", "key", box=None, pad_edge=False)
+    for stage in planned:
+        table.add_row(stage.name, words[stage.status], stage.key or "")
+    (console or Console()).print(table)
+
+
+def print_headline(evaluate_folder: Path, console: Console | None = None) -> None:
+    """The IoU per part of each method, from the ``metrics`` table of the evaluate stage; nothing where it has none."""
+    path = next(iter(sorted(evaluate_folder.rglob("metrics*.parquet"))), None)
+    if path is None:
+        return
+    metrics = read_table(path, "metrics")
+    rows = zip(metrics["method"], metrics["part"], metrics["metric"], metrics["value"], strict=True)
+    values = {(method, _headline(part, metric)): value for method, part, metric, value in rows}
+    columns = [name for name in (*PARTS, MEAN_OF_FIVE) if any(name == found for _, found in values)]
+    if not columns:
+        return
+    table = Table("IoU", *(_right(name.replace("_", " ")) for name in columns), box=None, pad_edge=False)
+    for method in dict.fromkeys(method for method, name in values if name):
+        table.add_row(method, *(_number(values.get((method, name), np.nan)) for name in columns))
+    (console or Console()).print(table)
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], console: Console | None = None) -> None:
+    """A plain table: the first column to the left, the others to the right."""
+    table = Table(header[0], *(_right(name) for name in header[1:]), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    (console or Console()).print(table)
+
+
+def _headline(part: str, metric: str) -> str:
+    """The headline column that a metric belongs to, or nothing."""
+    if metric == MEAN_OF_FIVE:
+        return MEAN_OF_FIVE
+    return part if metric == "iou" else ""
+
+
+def _right(title: str) -> Column:
+    return Column(title, justify="right")
+
+
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3f}"
+
+
+def _short(folder: Path) -> str:
+    try:
+        return str(folder.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)
+
+
+def print_reconstructions(
+    faces: Sequence[tuple[str, float | None, float | None]],
+    rejected: Sequence[tuple[str, str, str]],
+    out: Path,
+    console: Console | None = None,
+) -> None:
+    """One line per face, mean IoU of its parts before and after where it had a mask; then the inputs set aside."""
+    console = console or Console()
+    table = Table("face", _right("IoU before"), _right("IoU after"), "folder", box=None, pad_edge=False)
+    for name, before, after in faces:
+        numbers = (_number(np.nan if value is None else value) for value in (before, after))
+        table.add_row(name, *numbers, _short(out / name))
+    console.print(table)
+    for path, code, detail in rejected:
+        console.print(f"set aside: {path} ({code}): {detail}", highlight=False, soft_wrap=True)
+    console.print(f"{len(faces)} faces, {len(rejected)} set aside", highlight=False)

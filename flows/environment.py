@@ -1,0 +1,22 @@
+"""Environment variables that must be set before a library is imported: quiet, offline, and no busy-waiting threads."""
+
+import os
+
+QUIET_PREFECT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+}
+
+PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+
+
+def prepare(*, debug: bool = False) -> None:
+    """Set what the user has not set himself. With ``debug`` Prefect speaks at INFO level."""
+    for name, value in (QUIET_PREFECT | PASSIVE_THREADS).items():
+        os.environ.setdefault(name, value)
+    if debug:
+        os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"

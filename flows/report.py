@@ -1,0 +1,230 @@
+"""The report of a run: one self-contained HTML page made from stored tables, nothing computed again."""
+
+import base64
+import importlib.resources
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from .atomic import replacing
+from .contracts import PARTS, REGIONS
+from .store import Manifest, RunRecord, find_output, load_manifest, load_run
+from .tables import Columns, read_table
+
+ALL_FIVE = {
+    "mean_of_parts": "mean of five",
+    "frequency_weighted": "frequency-weighted",
+    "micro": "micro",
+    "binary_union": "union of parts",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: caption, header, rows of ready text, and which rows are set in bold."""
+
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    strong: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the page as a data URI."""
+
+    source: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its paragraphs, figures and tables."""
+
+    title: str
+    paragraphs: list[str] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """Fragment id of the heading."""
+        return self.title.lower().replace(" ", "-")
+
+
+def render_report(title: str, subtitle: str, sections: list[Section], path: Path) -> Path:
+    """Write the page whole or not at all."""
+    source = importlib.resources.files("flows").joinpath("templates/report.html").read_text()
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    with replacing(path) as temporary:
+        temporary.write_text(template.render(title=title, subtitle=subtitle, sections=sections))
+    return path
+
+
+def write_report(run_dir: Path, path: Path) -> Path:
+    """Write the report of a finished run; UserError where a stage's output is missing."""
+    record = load_run(run_dir)
+    outputs = {stage: find_output(run_dir, stage) for stage in record.stages}
+    manifests = {stage: load_manifest(folder) for stage, folder in outputs.items()}
+    timings = [(stage, m.seconds, m.rows) for stage, m in manifests.items() if m is not None]
+    dataset = record.config["dataset"]
+    source = "synthetic photographs" if dataset["images"] is None else "photographs"
+    subtitle = (
+        f"Face model {dataset['face_model']}, {source}. Run {run_dir.name}; every number is read from its tables."
+    )
+    sections = [*report_sections(outputs, timings), _provenance(record, manifests)]
+    return render_report("neo3df: editable 3D faces from photographs", subtitle, sections, path)
+
+
+def report_sections(outputs: dict[str, Path], timings: list[tuple[str, float, int]]) -> list[Section]:
+    """Sections of the page from the finished stages' folders; ``timings`` are (stage, seconds, rows)."""
+    metrics = _metrics(outputs)
+    pictures = read_table(sorted(outputs["evaluate"].glob("pictures*.parquet")), "pictures")
+    return [
+        Section("From photo to edited face", figures=_figures(pictures, "headline")),
+        Section(
+            "Part IoU on validation faces",
+            ["Intersection over union of the rendered part labels and the mask, at 224 pixels, averaged over faces."],
+            _figures(pictures, "overlays"),
+            [iou_table(metrics), all_five_table(metrics)],
+        ),
+        Section("Part labels", figures=_figures(pictures, "labels"), tables=[_label_table(metrics)]),
+        Section("Part models", tables=[_model_table(metrics), _regressor_table(metrics)]),
+        Section("Controllers", figures=_figures(pictures, "edits"), tables=[_controller_table(outputs)]),
+        Section("Time", tables=[_time_table(timings), _fit_table(metrics)]),
+        Section("Set aside", tables=[_rejected_table(outputs)]),
+    ]
+
+
+def iou_table(metrics: dict[str, Columns]) -> Table:
+    """Mean IoU per method and part (method.md table 2 analogue), with the mean of five."""
+    rows = metrics["evaluate"]
+    methods = list(dict.fromkeys(rows["method"]))
+    body = []
+    for method in methods:
+        cells = [_number(_value(rows, method, part, "iou"), 3) for part in PARTS]
+        n = _value(rows, method, "all", "faces")
+        body.append([method, *cells, _number(_value(rows, method, "all", "mean_of_parts"), 3), f"{n:.0f}"])
+    header = ["method", *(part.replace("_", " ") for part in PARTS), "mean of five", "faces"]
+    return Table("IoU per part", header, body, frozenset({len(body) - 1}))
+
+
+def all_five_table(metrics: dict[str, Columns]) -> Table:
+    """The four readings of "all five parts"."""
+    rows = metrics["evaluate"]
+    methods = list(dict.fromkeys(rows["method"]))
+    body = [[m, *(_number(_value(rows, m, "all", key), 3) for key in ALL_FIVE)] for m in methods]
+    return Table('Four readings of "all five parts"', ["method", *ALL_FIVE.values()], body)
+
+
+def _label_table(metrics: dict[str, Columns]) -> Table:
+    rows = metrics["transfer_labels"]
+    truth = bool(_select(rows, metric="vertex_iou"))
+    body = []
+    for region in REGIONS:
+        cells = [region.replace("_", " "), f"{_value(rows, 'votes', region, 'vertices'):.0f}"]
+        cells.append(_number(_value(rows, "votes", region, "confidence"), 2))
+        body.append(cells + ([_number(_value(rows, "votes", region, "vertex_iou"), 3)] if truth else []))
+    header = ["part", "vertices", "mean vote share"] + (["IoU with the true labels"] if truth else [])
+    return Table("Labels by votes of the training masks", header, body)
+
+
+def _model_table(metrics: dict[str, Columns]) -> Table:
+    rows = metrics["train_segments"]
+    keys = ("latent_size", "vae_rms", "pca_rms", "ratio", "active_dimensions")
+    body = [[r.replace("_", " "), *(_number(_value(rows, "vae", r, key), 3) for key in keys)] for r in REGIONS]
+    header = ["part", "latents", "VAE RMS mm", "PCA RMS mm", "VAE / PCA", "active latents"]
+    return Table("Held-out reconstruction error of the part models beside PCA of equal size", header, body)
+
+
+def _regressor_table(metrics: dict[str, Columns]) -> Table:
+    body = []
+    for stage in ("train_regressors", "fine_tune"):
+        rows = metrics[stage]
+        for method, part, metric, value in zip(
+            rows["method"], rows["part"], rows["metric"], rows["value"], strict=True
+        ):
+            body.append(
+                [stage.replace("_", " "), method, part.replace("_", " "), metric.replace("_", " "), _number(value, 3)]
+            )
+    return Table("Image regressors, on validation faces", ["stage", "model", "part", "quantity", "value"], body)
+
+
+def _controller_table(outputs: dict[str, Path]) -> Table:
+    rows = read_table(sorted(outputs["fit_controllers"].glob("controllers*.parquet")), "controllers")
+    body = [
+        [f"{part.replace('_', ' ')}: {name.replace('_', ' ')}", *(_number(v, 2) for v in values)]
+        for part, name, *values in zip(
+            rows["part"], rows["name"], rows["mean"], rows["sigma"], rows["response"], rows["leak"], strict=True
+        )
+    ]
+    header = ["controller", "mean mm", "sigma mm", "response per sigma asked", "largest other response"]
+    return Table("Controllers: what +1 sigma moves, measured after decoding (1.00 is exact)", header, body)
+
+
+def _time_table(timings: list[tuple[str, float, int]]) -> Table:
+    body = [[stage.replace("_", " "), _number(seconds, 1), f"{rows:,}"] for stage, seconds, rows in timings]
+    return Table("Where the time went", ["stage", "seconds", "rows written"], body)
+
+
+def _fit_table(metrics: dict[str, Columns]) -> Table:
+    rows = metrics["fit_photos"]
+    body = [
+        [method, part, metric.replace("_", " "), _number(value, 3)]
+        for method, part, metric, value in zip(rows["method"], rows["part"], rows["metric"], rows["value"], strict=True)
+    ]
+    return Table("Fitting to masks: cost and realism", ["method", "part", "quantity", "value"], body)
+
+
+def _rejected_table(outputs: dict[str, Path]) -> Table:
+    rows = read_table(sorted(outputs["build_dataset"].glob("rejected*.parquet")), "rejected")
+    body = [list(row) for row in zip(rows["path"], rows["code"], rows["detail"], strict=True)]
+    return Table(f"{len(body)} inputs set aside", ["input", "code", "reason"], body)
+
+
+def _provenance(record: RunRecord, manifests: dict[str, Manifest | None]) -> Section:
+    """What was run: keys, versions and the resolved configuration."""
+    rows = [
+        [stage, m.key, ", ".join(f"{name} {version}" for name, version in m.packages.items()), m.created]
+        for stage, m in manifests.items()
+        if m is not None
+    ]
+    stages = Table("Stages of this run", ["stage", "key", "packages", "finished"], rows)
+    settings = [
+        [f"{section}.{key}", str(value)]
+        for section, values in record.config.items()
+        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
+        if key not in ("images", "masks", "manifest") and section != "run_dir"
+    ]
+    return Section("How it was made", tables=[stages, Table("Configuration", ["key", "value"], settings)])
+
+
+def _metrics(outputs: dict[str, Path]) -> dict[str, Columns]:
+    found = {stage: sorted(folder.glob("metrics*.parquet")) for stage, folder in outputs.items()}
+    return {stage: read_table(files, "metrics") for stage, files in found.items() if files}
+
+
+def _figures(pictures: Columns, section: str) -> list[Figure]:
+    figures = []
+    for where, image, caption in zip(pictures["section"], pictures["image"], pictures["caption"], strict=True):
+        if where == section:
+            kind = "png" if image[:4] == b"\x89PNG" else "jpeg"
+            figures.append(Figure(f"data:image/{kind};base64,{base64.b64encode(image).decode()}", caption))
+    return figures
+
+
+def _select(rows: Columns, **wanted: Any) -> list[int]:
+    n = len(rows["method"])
+    return [i for i in range(n) if all(rows[key][i] == value for key, value in wanted.items())]
+
+
+def _value(rows: Columns, method: str, part: str, metric: str) -> float:
+    found = _select(rows, method=method, part=part, metric=metric)
+    return float(rows["value"][found[0]]) if found else float("nan")
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if np.isnan(value) else f"{value:.{digits}f}"

@@ -1,0 +1,99 @@
+"""The faces of a run as arrays: which rows are wanted, and their crops, masks and estimates."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from dataset_builder import FaceEstimate, five_points
+
+from .errors import UserError
+from .run_model import Pose
+from .tables import read_table
+
+
+@dataclass(frozen=True)
+class RunFaces:
+    """N faces of a run, one row each: see the ``faces`` and ``masks`` tables for units."""
+
+    folder: Path
+    rows: NDArray[np.int64]
+    face_id: list[str]
+    split: NDArray[np.str_]
+    clean: NDArray[np.bool_]
+    has_mask: NDArray[np.bool_]
+    identity: NDArray[np.float32]
+    expression: NDArray[np.float32]
+    angles: NDArray[np.float32]
+    translation: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.face_id)
+
+    @property
+    def pose(self) -> Pose:
+        """Estimated expression and pose as tensors."""
+        return Pose(*(torch.from_numpy(np.array(x)) for x in (self.expression, self.angles, self.translation)))
+
+    @property
+    def estimate(self) -> FaceEstimate:
+        """The landmark estimate that was stored."""
+        residual = np.zeros((len(self), 68), np.float32)
+        return FaceEstimate(self.identity, self.expression, self.angles, self.translation, residual)
+
+    @property
+    def five_points(self) -> NDArray[np.float32]:
+        """Five points (N, 5, 2) of the landmarks, crop pixels."""
+        return np.stack([five_points(marks) for marks in self.landmarks]).astype(np.float32)
+
+    def where(self, chosen: NDArray[np.bool_]) -> "RunFaces":
+        """The faces for which ``chosen`` (N,) holds."""
+        keep = np.flatnonzero(chosen)
+        arrays = {k: v[keep] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return RunFaces(folder=self.folder, face_id=[self.face_id[i] for i in keep], **arrays)
+
+    def crops(self) -> NDArray[np.uint8]:
+        """Pictures (N, 224, 224, 3)."""
+        encoded = read_table(sorted(self.folder.glob("crops-*.parquet")), "crops", columns=["image"])["image"]
+        return np.stack([np.asarray(Image.open(io.BytesIO(encoded[row])).convert("RGB")) for row in self.rows])
+
+    def masks(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Part label images (N, 224, 224) and the pixels to ignore (N, 224, 224)."""
+        table = read_table(sorted(self.folder.glob("masks-*.parquet")), "masks", columns=["labels", "ignore"])
+        return table["labels"][self.rows], table["ignore"][self.rows].astype(bool)
+
+
+def load_faces(folder: Path) -> RunFaces:
+    """All faces of a finished build_dataset stage."""
+    table = read_table(sorted(folder.glob("faces-*.parquet")), "faces")
+    if not len(table["face_id"]):
+        raise UserError("no photograph could be used; see the rejected table for the reason of each")
+    return RunFaces(
+        folder=folder,
+        rows=np.arange(len(table["face_id"])),
+        face_id=table["face_id"],
+        split=np.array(table["split"]),
+        clean=table["clean"].astype(bool),
+        has_mask=table["has_mask"].astype(bool),
+        **{key: table[key] for key in ("identity", "expression", "angles", "translation", "landmarks")},
+    )
+
+
+def training_faces(faces: RunFaces) -> RunFaces:
+    """Training faces, clean or not."""
+    return faces.where(faces.split == "train")
+
+
+def masked_training_faces(faces: RunFaces) -> RunFaces:
+    """Clean training faces with a mask: what labels are voted by and regressors fine-tuned on."""
+    return faces.where((faces.split == "train") & faces.clean & faces.has_mask)
+
+
+def validation_faces(faces: RunFaces) -> RunFaces:
+    """Clean validation faces with a mask: what everything is measured on."""
+    return faces.where((faces.split == "validation") & faces.clean & faces.has_mask)

@@ -1,0 +1,111 @@
+"""The stages of the pipeline and what each depends on; their bodies are imported only when one has to run."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig
+from ..pipeline import Stage, StageContext
+from ..sources import digest_files, list_photos
+
+
+def _body(module: str, function: str) -> Callable[..., Any]:
+    """``flows.stages.<module>.<function>``, imported at the first call: a cached run loads no torch."""
+
+    def call(context: StageContext, *rest: str) -> Any:
+        return getattr(importlib.import_module(f"flows.stages.{module}"), function)(context, *rest)
+
+    return call
+
+
+def _section(name: str, *others: str) -> Callable[[RunConfig], Mapping[str, Any]]:
+    return lambda config: {
+        "seed": config.seed,
+        **{key: getattr(config, key).model_dump(mode="json") for key in (name, *others)},
+    }
+
+
+def _dataset(config: RunConfig) -> Mapping[str, Any]:
+    """The section without paths, and the content of the files they name."""
+    section = config.dataset
+    files: Sequence[Path] = ()
+    if section.images is not None:
+        files = list_photos(section.images, share_folder=section.masks == section.images)
+        if section.masks is not None and section.masks != section.images:
+            files = [*files, *sorted(path for path in section.masks.rglob("*") if path.is_file())]
+        if section.manifest is not None:
+            files = [*files, section.manifest]
+    chosen = section.model_dump(mode="json", exclude={"images", "masks", "manifest"})
+    return {"seed": config.seed, "dataset": chosen, "content": digest_files(list(files))}
+
+
+STAGES = (
+    Stage(
+        "build_dataset",
+        _dataset,
+        run=_body("dataset", "finish"),
+        packages=("dataset_builder",),
+        shards=_body("dataset", "shards"),
+        run_shard=_body("dataset", "run_shard"),
+    ),
+    Stage(
+        "transfer_labels",
+        _section("labels"),
+        run=_body("labels", "run"),
+        needs=("build_dataset",),
+        packages=("dataset_builder",),
+    ),
+    Stage(
+        "train_segments",
+        _section("segments"),
+        run=_body("segments", "run"),
+        needs=("build_dataset", "transfer_labels"),
+        packages=("segmodel", "arap_diff"),
+    ),
+    Stage(
+        "train_regressors",
+        _section("regressors"),
+        run=_body("regressors", "run"),
+        needs=("build_dataset", "train_segments"),
+        packages=("segmodel", "dataset_builder"),
+    ),
+    Stage(
+        "fit_controllers",
+        _section("controllers"),
+        run=_body("controllers", "run"),
+        needs=("build_dataset", "train_segments"),
+        packages=("editing", "segmodel"),
+    ),
+    Stage(
+        "fine_tune",
+        _section("fine_tune"),
+        run=_body("finetune", "run"),
+        needs=("build_dataset", "train_segments", "train_regressors"),
+        packages=("segmodel", "fitting"),
+    ),
+    Stage(
+        "fit_photos",
+        _section("fit", "regressors"),
+        run=_body("fit", "finish"),
+        needs=("build_dataset", "train_segments", "train_regressors", "fit_controllers", "fine_tune"),
+        packages=("fitting", "segmodel", "arap_diff", "editing"),
+        shards=_body("fit", "shards"),
+        run_shard=_body("fit", "run_shard"),
+    ),
+    Stage(
+        "evaluate",
+        _section("evaluate", "fit"),
+        run=_body("evaluate", "run"),
+        needs=(
+            "build_dataset",
+            "transfer_labels",
+            "train_segments",
+            "train_regressors",
+            "fit_controllers",
+            "fine_tune",
+            "fit_photos",
+        ),
+        packages=("fitting", "segmodel", "editing"),
+    ),
+)

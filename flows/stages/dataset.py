@@ -1,0 +1,174 @@
+"""build_dataset: the face model's topology, and faces with crops, landmarks, pose, identity, expression and masks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset_builder import (
+    FaceEstimate,
+    FaceModel,
+    LandmarkEstimator,
+    load_face_model,
+    save_face_model,
+)
+
+from ..errors import UserError
+from ..pictures import png_bytes
+from ..pipeline import StageContext
+from ..progress import track
+from ..real_photos import PreparedPhoto, RejectedInput, prepare_photos
+from ..sources import PhotoEntry, list_photos, split_photos
+from ..tables import write_table
+
+SHARD_TABLES = ("faces", "crops", "masks", "rejected")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos of one shard in crop space, ready to be estimated and written."""
+
+    photos: list[PreparedPhoto]
+    rejected: list[RejectedInput]
+
+
+def shards(context: StageContext) -> list[str]:
+    """Names of the shards: equal runs of the list of photos."""
+    config = context.config.dataset
+    count = config.n_photos if config.images is None else len(_entries(context))
+    return [f"{i:05d}" for i in range(-(-count // config.shard_size))]
+
+
+def run_shard(context: StageContext, shard: str) -> None:
+    """Prepare, estimate and write one shard of photos."""
+    config = context.config.dataset
+    first = int(shard) * config.shard_size
+    model = load_face_model(config.face_model)
+    if config.images is None:
+        count = min(config.shard_size, config.n_photos - first)
+        photos = _synthetic(context, model, first, count)
+        batch = Batch(list(track(context.progress, photos, f"photos {shard}", count)), [])
+    else:
+        entries = _entries(context)[first : first + config.shard_size]
+        batch = _real(context, entries, shard)
+    _write(context, model, batch, shard)
+
+
+def finish(context: StageContext) -> None:
+    """Write the face model and its topology, and check that there is something to learn from."""
+    model = load_face_model(context.config.dataset.face_model)
+    topology = model.topology_hash()
+    save_face_model(model, context.out / "face_model.npz")
+    write_table(
+        context.out / "topology_triangles.parquet",
+        "topology_triangles",
+        {"triangle": model.faces},
+        topology_hash=topology,
+        producer="dataset_builder",
+    )
+    write_table(
+        context.out / "topology_landmarks.parquet",
+        "topology_landmarks",
+        {"name": [f"multi_pie_{i}" for i in range(68)], "vertex": model.landmarks68},
+        topology_hash=topology,
+        producer="dataset_builder",
+    )
+
+
+def _entries(context: StageContext) -> list[PhotoEntry]:
+    config = context.config.dataset
+    assert config.images is not None
+    return split_photos(
+        list_photos(config.images, share_folder=config.masks == config.images),
+        manifest=config.manifest,
+        clean=config.clean,
+        validation_share=config.validation_share,
+        seed=context.config.seed,
+    )
+
+
+def _synthetic(context: StageContext, model: FaceModel, first: int, count: int) -> Iterator[PreparedPhoto]:
+    """Photos of random faces with exact masks; landmarks carry a detector's noise."""
+    from dataset_builder import make_photos
+
+    config, seed = context.config.dataset, context.config.seed
+    validation_from = round(config.n_photos * (1 - config.validation_share))
+    made = islice(make_photos(model, first + count, seed, first=first), count)
+    for i, photo in enumerate(made, first):
+        noise = np.random.default_rng([seed, i]).normal(0, config.landmark_noise_px, (68, 2))
+        yield PreparedPhoto(
+            face_id=f"synthetic-{i:05d}",
+            source="synthetic",
+            split="validation" if i >= validation_from else "train",
+            clean=True,
+            crop=photo.image,
+            landmarks=(photo.landmarks + noise).astype(np.float32),
+            labels=photo.mask,
+            ignore=np.zeros(photo.mask.shape, bool),
+            has_mask=True,
+            sha256="",
+            scale=np.ones(2, np.float32),
+            offset=np.zeros(2, np.float32),
+            identity=photo.identity,
+        )
+
+
+def _real(context: StageContext, entries: list[PhotoEntry], shard: str) -> Batch:
+    photos, rejected = [], []
+    results = prepare_photos(entries, context.config.dataset.masks)
+    for result in track(context.progress, results, f"photos {shard}", len(entries)):
+        if isinstance(result, PreparedPhoto):
+            photos.append(result)
+        else:
+            rejected.append(result)
+    return Batch(photos, rejected)
+
+
+def _write(context: StageContext, model: FaceModel, batch: Batch, shard: str) -> None:
+    photos = batch.photos
+    rows = {"topology_hash": model.topology_hash(), "producer": "dataset_builder"}
+    if photos:
+        estimate = LandmarkEstimator(model).estimate(np.stack([p.landmarks for p in photos]))
+        write_table(context.out / f"faces-{shard}.parquet", "faces", _face_columns(photos, estimate), **rows)
+        ids = [p.face_id for p in photos]
+        crops = {"face_id": ids, "image": [png_bytes(p.crop) for p in photos]}
+        write_table(context.out / f"crops-{shard}.parquet", "crops", crops, **rows)
+        labels = np.stack([p.labels for p in photos])
+        masks = {
+            "face_id": ids,
+            "labels": labels,
+            "ignore": np.stack([p.ignore for p in photos]).astype(np.uint8),
+            "area": np.stack([(labels == part).sum((1, 2)) for part in range(2, 7)], 1),
+        }
+        write_table(context.out / f"masks-{shard}.parquet", "masks", masks, **rows)
+    rejected = {key: [getattr(r, key) for r in batch.rejected] for key in ("path", "code", "detail")}
+    write_table(context.out / f"rejected-{shard}.parquet", "rejected", rejected, **rows)
+
+
+def _face_columns(photos: list[PreparedPhoto], estimate: FaceEstimate) -> dict[str, list[str] | NDArray[np.generic]]:
+    truth = [p.identity for p in photos if p.identity is not None]
+    return {
+        **({"true_identity": np.stack(truth)} if truth else {}),
+        "face_id": [p.face_id for p in photos],
+        "source": [p.source for p in photos],
+        "split": [p.split for p in photos],
+        "clean": np.array([p.clean for p in photos], np.int64),
+        "has_mask": np.array([p.has_mask for p in photos], np.int64),
+        "identity": estimate.identity,
+        "expression": estimate.expression,
+        "angles": estimate.angles,
+        "translation": estimate.translation,
+        "landmarks": np.stack([p.landmarks for p in photos]),
+        "landmark_residual": estimate.residual.mean(1),
+        "image_sha256": [p.sha256 for p in photos],
+        "crop_scale": np.stack([p.scale for p in photos]),
+        "crop_offset": np.stack([p.offset for p in photos]),
+    }
+
+
+def check_faces(found: int) -> None:
+    """Refuse to go on without a single usable face."""
+    if not found:
+        raise UserError("no photograph could be used; see the rejected table for the reason of each")

@@ -1,0 +1,108 @@
+"""evaluate: part IoU of every method on the validation faces (method section 8), and the report's pictures."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dataset_builder import LandmarkEstimator
+from fitting import PartOverlap, part_iou, render_labels
+
+from ..contracts import PARTS
+from ..face_fit import CAMERA
+from ..figures import Gallery
+from ..metrics import MetricRows
+from ..pipeline import StageContext
+from ..run_data import RunFaces, load_faces, validation_faces
+from ..run_model import PartFace, PartFaceModel, Pose, load_controllers, load_network, load_part_face_model
+from ..tables import read_table, write_table
+
+LabelImages = NDArray[np.uint8]
+BATCH = 16
+
+
+def run(context: StageContext) -> None:
+    """Render every method's faces, measure them against the masks, keep a row per face and method, draw pictures."""
+    inputs = context.inputs
+    model = load_part_face_model(inputs)
+    faces = validation_faces(load_faces(inputs["build_dataset"]))
+    masks, _ = faces.masks()
+    rendered = _renders(context, model, faces)
+    overlaps = {method: part_iou(images, masks) for method, images in rendered.items()}
+    topology = model.face_model.topology_hash()
+    write_table(context.out / "overlaps.parquet", "overlaps", _overlap_columns(faces, overlaps), topology_hash=topology)
+    _summary(overlaps).write(context.out)
+    controllers, points = load_controllers(inputs, model)
+    gallery = Gallery(model, controllers, points)
+    pictures = gallery.draw(faces, masks, rendered, _fitted_shapes(context), context.config.evaluate.n_examples)
+    write_table(
+        context.out / "pictures.parquet",
+        "pictures",
+        {key: [getattr(p, key) for p in pictures] for key in ("section", "caption", "image")},
+        topology_hash=topology,
+    )
+
+
+def _renders(context: StageContext, model: PartFaceModel, faces: RunFaces) -> dict[str, LabelImages]:
+    """Label images (N, 224, 224) of each method, in the order of the tables."""
+    inputs = context.inputs
+    mean_pose = LandmarkEstimator(model.face_model).estimate(faces.landmarks, fit_identity=False, fit_expression=False)
+    no_expression = np.zeros_like(faces.expression)
+    posed_mean = Pose(*(torch.from_numpy(x) for x in (no_expression, mean_pose.angles, mean_pose.translation)))
+    mean = torch.from_numpy(model.face_model.mean)
+    landmark_shapes = torch.from_numpy(model.face_model.shape(faces.identity))
+    fits = read_table(sorted(inputs["fit_photos"].glob("fits-*.parquet")), "fits")
+    renders = {
+        "mean face + pose": _label_images(model, mean.expand(len(faces), -1, -1), posed_mean),
+        "landmark fit (global 3DMM)": _label_images(model, landmark_shapes, faces.pose),
+    }
+    crops, five_points = faces.crops(), faces.five_points
+    for name, fine_tuned in (("network, before fine-tuning", False), ("network (NEO-3DF)", True)):
+        network = load_network(inputs, context.config.regressors.encoder, fine_tuned=fine_tuned)
+        renders[name] = _label_images(model, _composed(model, network(crops, five_points)), faces.pose)
+    renders[f"after mask fitting (from {context.config.fit.start})"] = np.asarray(fits["labels_after"])
+    return renders
+
+
+@torch.no_grad()
+def _label_images(model: PartFaceModel, neutral: Tensor, pose: Pose) -> LabelImages:
+    images = []
+    for first in range(0, len(neutral), BATCH):
+        rows = slice(first, first + BATCH)
+        posed = model.posed(neutral[rows], pose.rows(rows))
+        images.append(render_labels(posed, model.labels, CAMERA, model.faces).numpy())
+    return np.concatenate(images)
+
+
+@torch.no_grad()
+def _composed(model: PartFaceModel, face: PartFace) -> Tensor:
+    """Unblended network output, as in the paper's table 2."""
+    return model.neutral(face, None)
+
+
+def _fitted_shapes(context: StageContext) -> NDArray[np.float32]:
+    return read_table(sorted(context.inputs["fit_photos"].glob("shapes-*.parquet")), "shapes")["vertices"]
+
+
+def _overlap_columns(faces: RunFaces, overlaps: dict[str, PartOverlap]) -> dict[str, object]:
+    columns: dict[str, object] = {
+        "face_id": [face for _ in overlaps for face in faces.face_id],
+        "method": [method for method in overlaps for _ in faces.face_id],
+    }
+    for key in ("intersection", "union", "predicted_area", "target_area"):
+        columns[key] = np.concatenate([getattr(o, key) for o in overlaps.values()])
+    return columns
+
+
+def _summary(overlaps: dict[str, PartOverlap]) -> MetricRows:
+    metrics = MetricRows()
+    for method, overlap in overlaps.items():
+        summary = overlap.summary()
+        for part in PARTS:
+            metrics.add(method, part, "iou", summary[part], int(summary[f"n_{part}"]))
+        n = int(summary["n_photos"])
+        metrics.add(method, "all", "iou", summary["mean_of_parts"], n)
+        for key in ("mean_of_parts", "frequency_weighted", "micro", "binary_union"):
+            metrics.add(method, "all", key, summary[key], n)
+        metrics.add(method, "all", "faces", n, n)
+    return metrics

@@ -1,0 +1,105 @@
+"""fit_photos: every clean validation face is pulled into line with its mask (NEO-3DF section 4.3)."""
+
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..contracts import PARTS, REGIONS
+from ..face_fit import FittedFaces, PartFitter
+from ..fit_table import write_fits
+from ..metrics import MetricRows
+from ..pipeline import StageContext
+from ..run_data import RunFaces, load_faces, validation_faces
+from ..run_model import PartFace, PartFaceModel, load_controllers, load_network, load_part_face_model
+from ..tables import read_table, write_table
+
+
+def shards(context: StageContext) -> list[str]:
+    """Names of the shards: runs of validation faces."""
+    count = len(_faces(context.inputs["build_dataset"]))
+    return [f"{i:05d}" for i in range(-(-count // context.config.fit.shard_size))]
+
+
+def run_shard(context: StageContext, shard: str) -> None:
+    """Fit one shard in batches and write its fits, shapes and latents."""
+    torch.set_num_threads(1)
+    settings = context.config.fit
+    model = _model(*_key(context))
+    controllers, _ = load_controllers(context.inputs, model)
+    first = int(shard) * settings.shard_size
+    all_faces = _faces(context.inputs["build_dataset"])
+    rows = np.arange(len(all_faces))
+    chosen = all_faces.where((rows >= first) & (rows < first + settings.shard_size))
+    masks, ignore = chosen.masks()
+    start = _start(context, model, chosen)
+    fitter = PartFitter(model, controllers, settings)
+    fitted, seconds = [], []
+    context.progress.start(f"fit {shard}", len(chosen))
+    for begin in range(0, len(chosen), settings.batch_size):
+        batch = slice(begin, begin + settings.batch_size)
+        began = time.perf_counter()
+        fitted.append(fitter.fit(start.rows(batch), chosen.pose.rows(batch), masks[batch], ignore[batch]))
+        count = len(masks[batch])
+        seconds += [(time.perf_counter() - began) / count] * count
+        context.progress.advance(count)
+    context.progress.finish()
+    _write(context, chosen, fitted, np.array(seconds), shard)
+
+
+def finish(context: StageContext) -> None:
+    """Cost and realism over all fits."""
+    fits = read_table(sorted(context.out.glob("fits-*.parquet")), "fits")
+    n = len(fits["face_id"])
+    metrics = MetricRows()
+    for key in ("seconds", "flipped_fraction", "moved_mean", "moved_p99", "largest_control"):
+        metrics.add(context.config.fit.variables, "all", key, fits[key].mean(), n)
+    for k, part in enumerate(PARTS):
+        seen = ~np.isnan(fits["iou_before"][:, k])
+        gain = fits["iou_after"][seen, k] - fits["iou_before"][seen, k]
+        metrics.add(context.config.fit.variables, part, "mean_gain_iou", gain.mean(), seen.sum())
+        metrics.add(context.config.fit.variables, part, "share_improved", (gain > 0).mean(), seen.sum())
+    metrics.write(context.out)
+
+
+@lru_cache(maxsize=2)
+def _faces(folder: Path) -> RunFaces:
+    return validation_faces(load_faces(folder))
+
+
+def _key(context: StageContext) -> tuple[Path, Path]:
+    return context.inputs["build_dataset"], context.inputs["train_segments"]
+
+
+@lru_cache(maxsize=2)
+def _model(dataset: Path, segments: Path) -> PartFaceModel:
+    return load_part_face_model({"build_dataset": dataset, "train_segments": segments})
+
+
+def _start(context: StageContext, model: PartFaceModel, faces: RunFaces) -> PartFace:
+    """Where the fit begins: the fine-tuned network's face, or the landmark fit taken apart."""
+    if context.config.fit.start == "network":
+        network = load_network(context.inputs, context.config.regressors.encoder, fine_tuned=True)
+        return network(faces.crops(), faces.five_points)
+    with torch.no_grad():
+        return model.encode(torch.from_numpy(model.face_model.shape(faces.identity)))
+
+
+def _write(
+    context: StageContext, faces: RunFaces, fitted: list[FittedFaces], seconds: NDArray[np.float64], shard: str
+) -> None:
+    settings, topology = context.config.fit, _model(*_key(context)).face_model.topology_hash()
+    write_fits(context.out / f"fits-{shard}.parquet", faces.face_id, fitted, seconds, settings, topology)
+    shapes = {"face_id": faces.face_id, "vertices": np.concatenate([f.neutral.numpy() for f in fitted])}
+    write_table(context.out / f"shapes-{shard}.parquet", "shapes", shapes, topology_hash=topology, producer="segmodel")
+    latents = {f"z_{r}": np.concatenate([f.base.latents[r].numpy() for f in fitted]) for r in REGIONS}
+    write_table(
+        context.out / f"latents-{shard}.parquet",
+        "latents",
+        {"face_id": faces.face_id, **latents},
+        topology_hash=topology,
+        producer="segmodel",
+    )
