@@ -64,7 +64,6 @@ def demo(
     """Synthetic faces, data to report, offline: the packaged demo configuration."""
     config = _config(None, overrides, run_dir)
     _bring(config, runner, workers)
-    _report(Path(config.run_dir), None)
 
 
 @app.command()
@@ -122,7 +121,9 @@ def report(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="HTML file; default: RUN/report.html")] = None,
 ) -> None:
     """Write a run's tables and figures as one self-contained HTML page."""
-    _report(run, out)
+    from .report import write_report
+
+    print(write_report(run, out or run / "report.html"))
 
 
 @app.command()
@@ -181,14 +182,11 @@ def _bring(config: "RunConfig", runner: TaskRunner, workers: int, **selection: A
     print_stages(outcomes, time.monotonic() - began)
     for outcome in outcomes:
         if outcome.name == "evaluate":
+            from .report import publish
+
             print_headline(outcome.folder)
+            print("\n".join(str(path) for path in publish(Path(config.run_dir))))
     return outcomes
-
-
-def _report(run_dir: Path, out: Path | None) -> None:
-    from .report import write_report
-
-    print(write_report(run_dir, out or run_dir / "report.html"))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -19,6 +20,8 @@ Points = NDArray[np.floating]
 
 PART_RGB = np.array([(0, 0, 0), *(PART_COLOURS[r] for r in ("rest", *PARTS))], np.float32)
 SKIN = np.array([205, 178, 160], np.float32) / 255
+# DejaVu Sans comes with matplotlib and has the Greek letters and signs that Pillow's own font lacks.
+FONT = str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")
 LIGHTS = (((-0.4, 0.5, 0.8), 0.62), ((0.7, 0.1, 0.6), 0.28))
 AMBIENT = 0.22
 
@@ -102,7 +105,7 @@ def montage(
     top, left = (22 if titles else 0), (150 if row_titles else 0)
     columns = max(len(row) for row in rows)
     sheet = Image.new("RGB", (left + columns * (width + gap) - gap, top + len(rows) * (height + gap) - gap), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.truetype(FONT, 13)
     for j, title in enumerate(titles):
         pen.text((left + j * (width + gap) + 4, 2), title, "black", font)
     for i, row in enumerate(rows):

@@ -2,6 +2,7 @@
 
 import base64
 import importlib.resources
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import numpy as np
 
 from .atomic import replacing
 from .contracts import PARTS, REGIONS
-from .store import Manifest, RunRecord, find_output, load_manifest, load_run
+from .store import Manifest, RunRecord, find_output, latest_outputs, load_manifest, load_run, timings
 from .tables import Columns, read_table
 
 ALL_FIVE = {
-    "mean_of_parts": "mean of five",
+    "mean_of_five": "mean of five",
     "frequency_weighted": "frequency-weighted",
     "micro": "micro",
     "binary_union": "union of parts",
@@ -67,16 +68,25 @@ def render_report(title: str, subtitle: str, sections: list[Section], path: Path
 def write_report(run_dir: Path, path: Path) -> Path:
     """Write the report of a finished run; UserError where a stage's output is missing."""
     record = load_run(run_dir)
-    outputs = {stage: find_output(run_dir, stage) for stage in record.stages}
-    manifests = {stage: load_manifest(folder) for stage, folder in outputs.items()}
-    timings = [(stage, m.seconds, m.rows) for stage, m in manifests.items() if m is not None]
+    manifests = [m for folder in latest_outputs(run_dir).values() if (m := load_manifest(folder)) is not None]
     dataset = record.config["dataset"]
     source = "synthetic photographs" if dataset["images"] is None else "photographs"
     subtitle = (
-        f"Face model {dataset['face_model']}, {source}. Run {run_dir.name}; every number is read from its tables."
+        f"Face model {dataset['face_model']}, {source}. Every number is read from the tables of run {run_dir.name}."
     )
-    sections = [*report_sections(outputs, timings), _provenance(record, manifests)]
+    sections = [*report_sections(latest_outputs(run_dir), timings(run_dir)), _provenance(record, manifests)]
     return render_report("neo3df: editable 3D faces from photographs", subtitle, sections, path)
+
+
+def publish(run_dir: Path) -> list[Path]:
+    """Put what a person wants from a run into its folder: report.html, an editable face.json, and face.glb."""
+    example = find_output(run_dir, "evaluate")
+    published = [write_report(run_dir, run_dir / "report.html")]
+    for name in ("face.json", "face.glb"):
+        with replacing(run_dir / name) as temporary:
+            shutil.copyfile(example / name, temporary)
+        published.append(run_dir / name)
+    return published
 
 
 def report_sections(outputs: dict[str, Path], timings: list[tuple[str, float, int]]) -> list[Section]:
@@ -107,7 +117,7 @@ def iou_table(metrics: dict[str, Columns]) -> Table:
     for method in methods:
         cells = [_number(_value(rows, method, part, "iou"), 3) for part in PARTS]
         n = _value(rows, method, "all", "faces")
-        body.append([method, *cells, _number(_value(rows, method, "all", "mean_of_parts"), 3), f"{n:.0f}"])
+        body.append([method, *cells, _number(_value(rows, method, "all", "mean_of_five"), 3), f"{n:.0f}"])
     header = ["method", *(part.replace("_", " ") for part in PARTS), "mean of five", "faces"]
     return Table("IoU per part", header, body, frozenset({len(body) - 1}))
 
@@ -185,13 +195,9 @@ def _rejected_table(outputs: dict[str, Path]) -> Table:
     return Table(f"{len(body)} inputs set aside", ["input", "code", "reason"], body)
 
 
-def _provenance(record: RunRecord, manifests: dict[str, Manifest | None]) -> Section:
+def _provenance(record: RunRecord, manifests: list[Manifest]) -> Section:
     """What was run: keys, versions and the resolved configuration."""
-    rows = [
-        [stage, m.key, ", ".join(f"{name} {version}" for name, version in m.packages.items()), m.created]
-        for stage, m in manifests.items()
-        if m is not None
-    ]
+    rows = [[m.stage, m.key, " ".join(f"{k} {v}" for k, v in m.packages.items()), m.created] for m in manifests]
     stages = Table("Stages of this run", ["stage", "key", "packages", "finished"], rows)
     settings = [
         [f"{section}.{key}", str(value)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from dataset_builder import (
     FaceModel,
     LandmarkEstimator,
     load_face_model,
+    make_photos,
     save_face_model,
 )
 
@@ -91,11 +91,9 @@ def _entries(context: StageContext) -> list[PhotoEntry]:
 
 def _synthetic(context: StageContext, model: FaceModel, first: int, count: int) -> Iterator[PreparedPhoto]:
     """Photos of random faces with exact masks; landmarks carry a detector's noise."""
-    from dataset_builder import make_photos
-
     config, seed = context.config.dataset, context.config.seed
     validation_from = round(config.n_photos * (1 - config.validation_share))
-    made = islice(make_photos(model, first + count, seed, first=first), count)
+    made = make_photos(model, count, seed, first=first)
     for i, photo in enumerate(made, first):
         noise = np.random.default_rng([seed, i]).normal(0, config.landmark_noise_px, (68, 2))
         yield PreparedPhoto(

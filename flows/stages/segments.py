@@ -1,7 +1,6 @@
 """train_segments: part layout, six part VAEs and the offset regressor on random faces of the face model."""
 
 import numpy as np
-import torch
 
 from segmodel import (
     LinearShapes,
@@ -23,7 +22,6 @@ from ..tables import read_table, write_table
 def run(context: StageContext) -> None:
     """Train, save the model, and write the latents and offsets of the photos' estimated faces."""
     config, seed = context.config.segments, context.config.seed
-    torch.set_num_threads(torch.get_num_threads())
     face_model = load_run_face_model(context.inputs)
     topology = face_model.topology_hash()
     labels = read_table(context.inputs["transfer_labels"] / "topology_vertices.parquet", "topology_vertices")["label"]

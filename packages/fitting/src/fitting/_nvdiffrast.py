@@ -1,0 +1,70 @@
+"""The optional CUDA backend: nvdiffrast behind the same three calls as the CPU backend.
+
+nvdiffrast is not a requirement: its licence allows research and evaluation use only. It is imported here,
+when it is asked for, and nothing of it is part of this package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import torch
+from torch import Tensor
+
+_HELP = (
+    "install it from https://github.com/NVlabs/nvdiffrast with `pip install --no-build-isolation .` "
+    "(its licence allows research and evaluation only, not commercial use), or use backend='cpu'"
+)
+
+
+def is_available() -> bool:
+    """Whether nvdiffrast can be imported and a CUDA device is present."""
+    return torch.cuda.is_available() and importlib.util.find_spec("nvdiffrast") is not None
+
+
+class NvdiffrastBackend:
+    """Rasterise, interpolate and antialias one mesh topology with nvdiffrast.
+
+    Args:
+        faces: (F, 3) int32 tensor.
+        size: image (height, width).
+
+    Raises:
+        ImportError: nvdiffrast is not installed.
+        RuntimeError: no CUDA device.
+    """
+
+    def __init__(self, faces: Tensor, size: tuple[int, int]) -> None:
+        try:
+            self._dr = importlib.import_module("nvdiffrast.torch")
+        except ImportError as error:
+            raise ImportError(f"backend 'nvdiffrast' needs the package nvdiffrast: {_HELP}") from error
+        if not torch.cuda.is_available():
+            raise RuntimeError("backend 'nvdiffrast' needs a CUDA device and none is visible; use backend='cpu'")
+        self.device = torch.device("cuda")
+        self.size = size
+        self.faces = faces.to(self.device).contiguous()
+        self._context = self._dr.RasterizeCudaContext(device=self.device)
+        self._topology = self._dr.antialias_construct_topology_hash(self.faces)
+
+    def transform(self, points: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(B, V, 3) points -> (B, V, 4) clip positions weight (4, 3) @ point + bias (4,)."""
+        return torch.nn.functional.linear(points, weight, bias)
+
+    def rasterise(self, clip: Tensor) -> Tensor:
+        """(B, V, 4) clip positions -> (B, H, W, 4) raster."""
+        if not bool(torch.isfinite(clip).all()):
+            image, vertex = (~torch.isfinite(clip)).any(-1).nonzero()[0].tolist()
+            raise ValueError(f"vertex {vertex} of image {image} is NaN or infinite; positions must be finite")
+        return self._dr.rasterize(self._context, clip.contiguous(), self.faces, self.size, grad_db=False)[0]
+
+    def interpolate(self, attributes: Tensor, raster: Tensor) -> Tensor:
+        """(1 or B, V, C) attributes -> (B, H, W, C) image."""
+        return self._dr.interpolate(attributes.contiguous(), raster, self.faces)[0]
+
+    def antialias(self, image: Tensor, raster: Tensor, clip: Tensor) -> Tensor:
+        """Antialias the silhouettes of (B, H, W, C) image."""
+        return self._dr.antialias(
+            image.contiguous(), raster, clip.contiguous(), self.faces, topology_hash=self._topology
+        )

@@ -1,0 +1,244 @@
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_builder.manifest_csv import read_manifest
+from dataset_builder.photos import Photo, Rejected, read_photos
+
+
+def picture(height=90, width=120, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def index_mask(height=90, width=120, value=2):
+    mask = np.zeros((height, width), np.uint8)
+    mask[10:40, 20:60] = value
+    return Image.fromarray(mask)
+
+
+def only(result):
+    (item,) = result
+    return item
+
+
+def test_folder_in_natural_order_with_hash_and_rgb(tmp_path):
+    for name in ("img10.jpg", "img2.png", "IMG1.JPG"):
+        picture().save(tmp_path / name)
+    picture().convert("L").save(tmp_path / "grey.webp")
+    (tmp_path / "notes.txt").write_text("not a photo")
+    (tmp_path / "sub").mkdir()
+    photos = list(read_photos(tmp_path))
+    assert [photo.path.name for photo in photos] == ["grey.webp", "IMG1.JPG", "img2.png", "img10.jpg"]
+    for photo in photos:
+        assert isinstance(photo, Photo)
+        assert photo.image.shape == (90, 120, 3)
+        assert photo.image.dtype == np.uint8
+        assert photo.mask is None
+        assert photo.ignore is None
+        assert photo.sha256 == hashlib.sha256(photo.path.read_bytes()).hexdigest()
+    np.testing.assert_array_equal(photos[2].image, np.asarray(picture()))
+
+
+def test_single_file_and_single_mask(tmp_path):
+    picture().save(tmp_path / "a.jpg")
+    index_mask().save(tmp_path / "other.png")
+    photo = only(read_photos(tmp_path / "a.jpg", tmp_path / "other.png"))
+    assert photo.name == "a"
+    assert (photo.mask[10:40, 20:60] == 4).all()
+    assert photo.mask.sum() == 4 * 30 * 40
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = picture(80, 120)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    image.save(tmp_path / "a.png", exif=exif)
+    photo = only(read_photos(tmp_path))
+    np.testing.assert_array_equal(photo.image, np.rot90(np.asarray(image), -1))
+
+
+def test_palette_mask_gives_its_indices(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "masks").mkdir()
+    picture().save(tmp_path / "photos" / "a.jpg")
+    mask = index_mask(45, 60, value=13)
+    mask.putpalette([i % 256 for i in range(768)][::-1])
+    assert mask.mode == "P"
+    mask.save(tmp_path / "masks" / "a.png")
+    photo = only(read_photos(tmp_path / "photos", tmp_path / "masks"))
+    assert photo.mask.shape == (45, 60)
+    assert not photo.mask.any()
+    assert photo.ignore[10:40, 20:60].all(), "13 is hair"
+
+
+def test_photos_and_masks_in_one_folder(tmp_path):
+    picture().save(tmp_path / "0.jpg")
+    index_mask().save(tmp_path / "0.png")
+    picture().save(tmp_path / "1.jpg")
+    first, second = read_photos(tmp_path, tmp_path)
+    assert (first.path.name, second.path.name) == ("0.jpg", "1.jpg")
+    assert first.mask.max() == 4
+    assert second.mask is None
+    assert [photo.path.name for photo in read_photos(tmp_path)] == ["0.jpg", "1.jpg"]
+
+
+def test_png_photo_is_not_its_own_mask(tmp_path):
+    picture().save(tmp_path / "a.png")
+    assert only(read_photos(tmp_path, tmp_path)).mask is None
+
+
+def test_per_class_tree(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "masks" / "1").mkdir(parents=True)
+    picture().save(tmp_path / "photos" / "2500.jpg")
+    nose = Image.new("L", (60, 45))
+    nose.paste(255, (20, 10, 30, 20))
+    nose.convert("RGB").save(tmp_path / "masks" / "1" / "02500_nose.png")
+    photo = only(read_photos(tmp_path / "photos", tmp_path / "masks"))
+    assert photo.mask.shape == (45, 60)
+    assert photo.mask.sum() == 4 * 100
+    Image.new("L", (61, 45)).save(tmp_path / "masks" / "1" / "02500_skin.png")
+    assert only(read_photos(tmp_path / "photos", tmp_path / "masks")).code == "mask_size"
+
+
+def test_equal_stems_keep_distinct_names(tmp_path):
+    picture().save(tmp_path / "a.jpg")
+    picture().save(tmp_path / "a.webp")
+    picture().save(tmp_path / "b.jpg")
+    assert [photo.name for photo in read_photos(tmp_path)] == ["a.jpg", "a.webp", "b"]
+
+
+def test_truncated_and_foreign_files_are_unreadable(tmp_path):
+    picture(300, 300).save(tmp_path / "whole.jpg")
+    content = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.webp").write_text("hello")
+    results = {item.path.name: item for item in read_photos(tmp_path)}
+    assert isinstance(results.pop("whole.jpg"), Photo)
+    for name, item in results.items():
+        assert isinstance(item, Rejected)
+        assert item.code == "unreadable"
+        assert item.detail.startswith(name)
+        assert "\n" not in item.detail
+
+
+def test_small_photo(tmp_path):
+    picture(50, 400).save(tmp_path / "a.png")
+    item = only(read_photos(tmp_path))
+    assert (item.code, item.detail) == ("too_small", "a.png: 400x50 px, the shorter side must be 64 px")
+    assert isinstance(only(read_photos(tmp_path, min_side=50)), Photo)
+
+
+@pytest.mark.parametrize(
+    ("mask", "code", "detail"),
+    [
+        (index_mask(90, 90), "mask_size", "a.png: 90x90 px has other proportions than a.jpg, 120x90 px"),
+        (picture(), "mask_size", "a.png: a mask has one channel of label ids, this one is RGB"),
+        (index_mask(value=19), "mask_label", "a.png: label id 19 is out of range, valid ids are 0..18"),
+    ],
+)
+def test_bad_masks_reject_the_photo(tmp_path, mask, code, detail):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "masks").mkdir()
+    picture().save(tmp_path / "photos" / "a.jpg")
+    mask.save(tmp_path / "masks" / "a.png")
+    item = only(read_photos(tmp_path / "photos", tmp_path / "masks"))
+    assert (item.code, item.detail) == (code, detail)
+
+
+def test_truncated_mask_rejects_the_photo(tmp_path):
+    picture().save(tmp_path / "a.jpg")
+    picture().convert("L").save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
+    item = only(read_photos(tmp_path, tmp_path))
+    assert item.code == "unreadable"
+    assert item.detail.startswith("a.png")
+
+
+def test_rounded_mask_size_is_accepted(tmp_path):
+    picture(1001, 667).save(tmp_path / "a.jpg")
+    index_mask(334, 222).save(tmp_path / "a.png")
+    assert only(read_photos(tmp_path, tmp_path)).mask.shape == (334, 222)
+
+
+def test_wrong_paths_fail_at_once(tmp_path):
+    with pytest.raises(ValueError, match="no such photo or folder"):
+        read_photos(tmp_path / "absent")
+    with pytest.raises(ValueError, match="no photo in this folder"):
+        read_photos(tmp_path)
+    picture().save(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="no such mask or folder"):
+        read_photos(tmp_path, tmp_path / "absent")
+    with pytest.raises(ValueError, match="is one mask, but"):
+        read_photos(tmp_path, tmp_path / "a.jpg")
+
+
+def test_heic_photos(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    pillow_heif.register_heif_opener()
+    Image.new("RGB", (128, 96), (200, 100, 50)).save(tmp_path / "a.heic")
+    photo = only(read_photos(tmp_path))
+    np.testing.assert_allclose(photo.image.mean((0, 1)), [200, 100, 50], atol=4)
+
+
+def test_heic_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(b"anything")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    item = only(read_photos(tmp_path))
+    assert (item.code, item.detail) == ("unreadable", "a.heic: HEIC photos need pillow-heif: pip install pillow-heif")
+
+
+HEADER = (
+    "file,source,height,width,n_faces,sha256,det_score,iod_px,yaw_proxy,roll_deg,frontal,person_group,"
+    "l5_imgLeftEye_x,l5_imgLeftEye_y,l5_imgRightEye_x,l5_imgRightEye_y,l5_nose_x,l5_nose_y,l5_imgLeftMouth_x,"
+    "l5_imgLeftMouth_y,l5_imgRightMouth_x,l5_imgRightMouth_y,labels,glasses,hat,all_face_parts,eyes_lr_swapped,"
+    "brows_lr_swapped,l5_ok\n"
+)
+
+
+def test_manifest_rows_are_parsed(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_text(
+        HEADER + "x/a.jpg,x,512,256,1,00ff,0.9,60.5,-0.1,2.0,1,7,1,2,3,4,5,6,7,8,9,10.5,0 1 13,0,1,1,0,,1\n"
+        "x/b.jpg,x,512,256,1,00ff,0.9,,,,0,8,,,,,,,,,,,,,,,,,\n"
+    )
+    rows = read_manifest(path)
+    a, b = rows["x/a.jpg"], rows["x/b.jpg"]
+    assert (a.height, a.width, a.person_group, a.labels, a.eye_distance) == (512, 256, 7, (0, 1, 13), 60.5)
+    assert (a.frontal, a.glasses, a.hat, a.brows_lr_swapped) == (True, False, True, None)
+    np.testing.assert_array_equal(a.five_points[-1], [9, 10.5])
+    assert a.is_clean
+    assert (b.five_points, b.eye_distance, b.labels) == (None, None, ())
+    assert not b.is_clean
+
+
+def test_bad_manifest_names_the_place(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_text("file,name\n")
+    with pytest.raises(ValueError, match="column 'source' is missing"):
+        read_manifest(path)
+    path.write_text(HEADER + "a.jpg,x,512,256,1,0,1,1,0,0,yes,7,1,2,3,4,5,6,7,8,9,10,,,,,,,\n")
+    with pytest.raises(ValueError, match=r"line 2 \(a\.jpg\): a flag is 0, 1 or empty, got 'yes'"):
+        read_manifest(path)
+
+
+def test_shared_photos_read_and_292_are_clean():
+    if "NEO3DF_ASSETS" not in os.environ:
+        pytest.skip("NEO3DF_ASSETS is not set: no photos")
+    data = Path(os.environ["NEO3DF_ASSETS"])
+    rows = read_manifest(data / "manifest.csv")
+    assert sum(row.is_clean for row in rows.values() if row.file.startswith("celebamask/")) == 292
+    photos = list(read_photos(data / "celebamask_maskgan", data / "celebamask_maskgan"))
+    assert [photo.name for photo in photos] == ["0", "2"]
+    for photo in photos:
+        assert photo.image.shape == (1024, 1024, 3)
+        assert photo.mask.shape == (512, 512)
+        assert set(np.unique(photo.mask)) == set(range(7))
+        assert photo.sha256.startswith(rows[f"celebamask_maskgan/{photo.path.name}"].sha256)
