@@ -18,7 +18,6 @@ from dataset_builder.encoders import (
     shrink_crops,
     train_small_encoder,
 )
-from dataset_builder.manifest_csv import read_manifest
 
 
 def discs(n, seed=0):
@@ -143,17 +142,14 @@ def test_arcface_crop_puts_the_points_on_the_template():
     np.testing.assert_allclose(found, [56.03, 71.94], atol=0.5)  # the least squares keep the mean
 
 
-def test_mobilefacenet_separates_people():
-    if "NEO3DF_ASSETS" not in os.environ:
-        pytest.skip("NEO3DF_ASSETS is not set: no MobileFaceNet")
+def test_mobilefacenet_separates_people(recorded_five_points):
     pytest.importorskip("onnxruntime", reason="the extra [photos] is not installed")
     data = Path(os.environ["NEO3DF_ASSETS"])
-    rows = read_manifest(data / "manifest.csv")
     encoder = load_encoder("mobilefacenet")
     assert isinstance(encoder, MobileFaceNetEncoder)
     embeddings = {}
     for path in (data / "photos" / "deepface").glob("*.jpg"):
-        five = rows[f"photos/deepface/{path.name}"].five_points
+        five = recorded_five_points[f"photos/deepface/{path.name}"]
         face = align_face(np.asarray(Image.open(path).convert("RGB")), five)
         (embedding,) = encoder.encode(face.image[None], face.transform.to_crop(five)[None])
         assert embedding.shape == (encoder.dim,)

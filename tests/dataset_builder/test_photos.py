@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import os
 import sys
@@ -7,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_builder.manifest_csv import read_manifest
 from dataset_builder.photos import Photo, Rejected, read_photos
 
 
@@ -195,50 +195,16 @@ def test_heic_without_its_library_says_what_to_install(tmp_path, monkeypatch):
     assert (item.code, item.detail) == ("unreadable", "a.heic: HEIC photos need pillow-heif: pip install pillow-heif")
 
 
-HEADER = (
-    "file,source,height,width,n_faces,sha256,det_score,iod_px,yaw_proxy,roll_deg,frontal,person_group,"
-    "l5_imgLeftEye_x,l5_imgLeftEye_y,l5_imgRightEye_x,l5_imgRightEye_y,l5_nose_x,l5_nose_y,l5_imgLeftMouth_x,"
-    "l5_imgLeftMouth_y,l5_imgRightMouth_x,l5_imgRightMouth_y,labels,glasses,hat,all_face_parts,eyes_lr_swapped,"
-    "brows_lr_swapped,l5_ok\n"
-)
-
-
-def test_manifest_rows_are_parsed(tmp_path):
-    path = tmp_path / "manifest.csv"
-    path.write_text(
-        HEADER + "x/a.jpg,x,512,256,1,00ff,0.9,60.5,-0.1,2.0,1,7,1,2,3,4,5,6,7,8,9,10.5,0 1 13,0,1,1,0,,1\n"
-        "x/b.jpg,x,512,256,1,00ff,0.9,,,,0,8,,,,,,,,,,,,,,,,,\n"
-    )
-    rows = read_manifest(path)
-    a, b = rows["x/a.jpg"], rows["x/b.jpg"]
-    assert (a.height, a.width, a.person_group, a.labels, a.eye_distance) == (512, 256, 7, (0, 1, 13), 60.5)
-    assert (a.frontal, a.glasses, a.hat, a.brows_lr_swapped) == (True, False, True, None)
-    np.testing.assert_array_equal(a.five_points[-1], [9, 10.5])
-    assert a.is_clean
-    assert (b.five_points, b.eye_distance, b.labels) == (None, None, ())
-    assert not b.is_clean
-
-
-def test_bad_manifest_names_the_place(tmp_path):
-    path = tmp_path / "manifest.csv"
-    path.write_text("file,name\n")
-    with pytest.raises(ValueError, match="column 'source' is missing"):
-        read_manifest(path)
-    path.write_text(HEADER + "a.jpg,x,512,256,1,0,1,1,0,0,yes,7,1,2,3,4,5,6,7,8,9,10,,,,,,,\n")
-    with pytest.raises(ValueError, match=r"line 2 \(a\.jpg\): a flag is 0, 1 or empty, got 'yes'"):
-        read_manifest(path)
-
-
-def test_shared_photos_read_and_292_are_clean():
+def test_shared_photos_read_with_masks_and_recorded_hashes():
     if "NEO3DF_ASSETS" not in os.environ:
         pytest.skip("NEO3DF_ASSETS is not set: no photos")
     data = Path(os.environ["NEO3DF_ASSETS"])
-    rows = read_manifest(data / "manifest.csv")
-    assert sum(row.is_clean for row in rows.values() if row.file.startswith("celebamask/")) == 292
+    with (data / "manifest.csv").open(newline="") as lines:
+        sha256 = {row["file"]: row["sha256"] for row in csv.DictReader(lines)}
     photos = list(read_photos(data / "celebamask_maskgan", data / "celebamask_maskgan"))
     assert [photo.name for photo in photos] == ["0", "2"]
     for photo in photos:
         assert photo.image.shape == (1024, 1024, 3)
         assert photo.mask.shape == (512, 512)
         assert set(np.unique(photo.mask)) == set(range(7))
-        assert photo.sha256.startswith(rows[f"celebamask_maskgan/{photo.path.name}"].sha256)
+        assert photo.sha256.startswith(sha256[f"celebamask_maskgan/{photo.path.name}"])

@@ -11,11 +11,11 @@ from .height import middle_bump, smooth_step
 from .noise import Textures, look_up
 from .scene import Material, Piece
 from .shading import Surface, shade, skin_wrap, vertex_normals
-from .studio import Hits, Mesh, Studio
+from .studio import Hits, Mesh, Studio, key_light_share
 
 Array = NDArray[np.floating]
 
-_SHADOW_RAYS = 6
+_SHADOW_RAYS = 5
 
 
 def paint(
@@ -42,7 +42,8 @@ def paint(
     for k, piece in enumerate(pieces, start=1):
         seen = np.flatnonzero(hits.piece == k)
         if len(seen):
-            light[seen] = _piece(hits, seen, meshes[k][1], normals[k], piece, look, textures)
+            lit = _lit(scene, meshes[k], normals[k], piece, look)
+            light[seen] = _piece(hits, seen, meshes[k][1], normals[k], lit, piece, look, textures)
     return light
 
 
@@ -78,6 +79,14 @@ def _normals(meshes: list[Mesh], pieces: list[Piece]) -> list[Array]:
     return normals
 
 
+def _lit(scene: Any, mesh: Mesh, normals: Array, piece: Piece, look: Appearance) -> Array:
+    """Share (N,) of the key light at the vertices of a piece: ray cast on skin, as modelled elsewhere."""
+    if piece.material is not Material.SKIN:
+        return piece.open
+    towards = normals * np.where(normals[:, 2] < 0, -1.0, 1.0)[:, None]
+    return key_light_share(scene, mesh[0], towards, look, _SHADOW_RAYS)
+
+
 def _face(
     studio: Studio,
     hits: Hits,
@@ -90,7 +99,7 @@ def _face(
     textures: Textures,
 ) -> Array:
     posed, faces = mesh
-    lit = studio.shadow(scene, posed, normals, look, _SHADOW_RAYS)
+    lit = key_light_share(scene, posed, normals, look, _SHADOW_RAYS)
     values = np.column_stack([studio.canonical, studio.chart, face, normals, lit, studio.occlusion]).astype(np.float32)
     at = _interpolate(values, faces[hits.triangle[own]], hits.weights[own].astype(np.float32))
     q, chart, place, normal = at[:, :2], at[:, 2:4], at[:, 4:7], _unit(at[:, 7:10])
@@ -117,19 +126,20 @@ def _piece(
     seen: NDArray[np.int64],
     faces: NDArray[np.int64],
     normals: Array,
+    lit_vertices: Array,
     piece: Piece,
     look: Appearance,
     textures: Textures,
 ) -> Array:
-    values = np.column_stack([piece.surface, normals, piece.open])
+    values = np.column_stack([piece.surface, normals, piece.open, lit_vertices])
     at = _interpolate(values, faces[hits.triangle[seen]], hits.weights[seen])
     normal = _unit(at[:, 2:5])
     normal = normal * np.where(normal[:, 2] < 0, -1.0, 1.0)[:, None]
     u, v = at[:, 0], at[:, 1]
     ones: Array = np.ones(len(seen))
-    reach = at[:, 5]
+    reach, lit = at[:, 5], at[:, 6]
     wrap: Array
-    occlusion, lit, gloss, wrap = reach, reach, 0 * reach, np.zeros(3)
+    occlusion, gloss, wrap = reach, 0 * reach, np.zeros(3)
     if piece.material is Material.SKIN:
         mottle = look_up(textures.coarse, u, v)
         albedo = look.skin * (1 + 0.04 * look.freckles * mottle)[:, None]

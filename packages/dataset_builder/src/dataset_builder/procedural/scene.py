@@ -124,12 +124,13 @@ def _ear(side: int, rim: Array) -> Piece:
 
 def _over_face(points: Array, face: Array, gap: Array) -> Array:
     """Points (N, 3) raised where they are over the face, so that they keep ``gap`` (N,) mm above its skin."""
-    distance, nearest = cKDTree(face[:, :2]).query(points[:, :2], k=4)
+    near = np.flatnonzero((points[:, 2] > -45) & (points[:, 1] < face[:, 1].max() + 3))
+    distance, nearest = cKDTree(face[:, :2]).query(points[near, :2], k=4)
     weight = 1 / (distance + 1e-3)
     skin = (weight * face[nearest, 2]).sum(1) / weight.sum(1)
     lifted = points.copy()
-    over = (distance[:, 0] < 3.0) & (points[:, 2] > -45)
-    lifted[:, 2] = np.where(over, np.maximum(points[:, 2], skin + gap), points[:, 2])
+    over = distance[:, 0] < 3.0
+    lifted[near[over], 2] = np.maximum(points[near, 2], skin + gap[near])[over]
     return lifted
 
 
@@ -220,7 +221,7 @@ def surroundings(face: Array, rim_ids: Int64, lip_ids: Int64, mouth_gap: float, 
     skull = _Skull.behind(rim)
     pieces = [
         replace(_skirt(rim), seam=np.append(rim_ids, rim_ids[0])),
-        _under_face(_ellipsoid(Material.SKIN, skull.centre, skull.axes, 40, 60), face),
+        _under_face(_ellipsoid(Material.SKIN, skull.centre, skull.axes, 28, 40), face),
         _ear(-1, rim),
         _ear(1, rim),
         _mouth_inside(face[lip_ids], mouth_gap),

@@ -101,15 +101,16 @@ class Studio:
         upper, lower = self.model.landmarks68[[62, 66]]
         return float(np.linalg.norm(face[upper] - face[lower]))
 
-    def shadow(self, scene: Any, posed: Array, normals: Array, look: Appearance, n_rays: int) -> Array:
-        """Share (V,) of the key light that reaches each vertex of the face, by rays spread over a soft light."""
-        facing = np.flatnonzero(normals @ look.key_direction > -0.25)
-        rng = np.random.default_rng([look.seed, 41])
-        lights = look.key_direction + rng.normal(0, 0.09, (n_rays, 3))
-        origins = posed[facing] + _OFFSET * normals[facing]
-        lit = np.zeros(len(posed))
-        lit[facing] = 1 - _blocked(scene, origins, lights).mean(1)
-        return lit
+
+def key_light_share(scene: Any, vertices: Array, normals: Array, look: Appearance, n_rays: int) -> Array:
+    """Share (N,) of the key light that reaches camera-frame vertices (N, 3), by rays spread over a soft light."""
+    facing = np.flatnonzero(normals @ look.key_direction > -0.25)
+    rng = np.random.default_rng([look.seed, 41])
+    lights = look.key_direction + rng.normal(0, 0.09, (n_rays, 3))
+    origins = vertices[facing] + _OFFSET * normals[facing]
+    lit = np.zeros(len(vertices))
+    lit[facing] = 1 - _blocked(scene, origins, lights).mean(1)
+    return lit
 
 
 def _lid(canonical: Array, on_lid: Int64, side: int, upper: bool) -> Int64:
