@@ -1,18 +1,18 @@
-"""``neo3df assets``: what exists, where it is looked for, under which licence."""
+"""``neo3df assets``: what exists, where it is looked for, under which licence; and fetching what may be fetched."""
 
-from rich.console import Console
-from rich.table import Table
-
-from dataset_builder import asset_folders, describe_assets
+from dataset_builder import AssetMissing, asset_folders, describe_assets, fetch_asset
 
 
-def print_assets(console: Console | None = None) -> None:
-    """One row per asset of the packages: found or where to put it, licence, hash, and what uses it."""
-    console = console or Console()
-    table = Table("asset", "found", "licence", "sha256", "used by", "source", box=None, pad_edge=False)
+def print_assets(fetch: bool = False) -> None:
+    """A few lines per asset: found or where to put it, licence, hash, origin, use; ``fetch`` gets what is missing."""
     for asset in describe_assets():
-        found = str(asset.path) if asset.path else f"no: put {asset.file} in an asset folder"
-        table.add_row(asset.name, found, asset.licence, asset.sha256[:12], asset.used_by, asset.source)
-    console.print(table)
-    folders = ", ".join(str(folder) for folder in asset_folders())
-    console.print(f"asset folders, in this order: {folders}", highlight=False, soft_wrap=True)
+        path, reason = asset.path, ""
+        if path is None and fetch and asset.fetchable:
+            try:
+                path = fetch_asset(asset.name)
+            except AssetMissing as error:
+                reason = f" ({error})"
+        state = f"found: {path}" if path else f"missing: put {asset.file} into an asset folder{reason}"
+        print(f"{asset.name}\n  {state}\n  licence: {asset.licence}")
+        print(f"  source: {asset.source}\n  used by: {asset.used_by}\n  sha256: {asset.sha256}")
+    print(f"asset folders, in this order: {', '.join(str(folder) for folder in asset_folders())}")

@@ -138,11 +138,13 @@ def export(
 
 
 @app.command()
-def assets() -> None:
+def assets(
+    fetch: Annotated[bool, typer.Option("--fetch", help="download what is missing and may be fetched")] = False,
+) -> None:
     """List weights and face models: what exists, where it is looked for, licence and hash."""
     from .assets_table import print_assets
 
-    print_assets()
+    print_assets(fetch)
 
 
 def main() -> None:
@@ -151,7 +153,7 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         app(args=["--debug", *arguments] if debug else arguments, prog_name="neo3df")
-    except (UserError, ValueError, FileNotFoundError) as error:
+    except (UserError, ValueError, OSError, ImportError) as error:
         if debug:
             raise
         print(f"neo3df: {' '.join(str(error).split())}", file=sys.stderr)

@@ -90,7 +90,11 @@ def _one_line(error: ValidationError, model: type, source: str, overridden: Sequ
         near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid names are {', '.join(valid)}"
         return f"{where}: unknown key {key!r}; {hint}"
-    expected = "a section of keys" if first["type"] == "model_type" else first["msg"].removeprefix("Input should be ")
+    expected = (
+        "a section of keys"
+        if first["type"] == "model_type"
+        else first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    )
     return f"{where}: {key} is {first['input']!r}, expected {expected}"
 
 

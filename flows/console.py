@@ -13,6 +13,7 @@ from .progress import clock
 from .tables import read_table
 
 MEAN_OF_FIVE = "mean_of_five"
+PLAIN_WIDTH = 120
 
 
 def print_stages(outcomes: Sequence[StageOutcome], seconds: float, console: Console | None = None) -> None:
@@ -21,7 +22,7 @@ def print_stages(outcomes: Sequence[StageOutcome], seconds: float, console: Cons
     for outcome in outcomes:
         table.add_row(outcome.name, outcome.status, f"{outcome.seconds:.1f}", str(outcome.rows), _short(outcome.folder))
     ran = sum(outcome.status == "ran" for outcome in outcomes)
-    console = console or Console()
+    console = console or _console()
     console.print(table)
     console.print(f"{ran} ran, {len(outcomes) - ran} cached, {clock(seconds)} in all", highlight=False)
 
@@ -32,7 +33,7 @@ def print_plan(planned: Sequence[PlannedStage], console: Console | None = None) 
     table = Table("stage", "", "key", box=None, pad_edge=False)
     for stage in planned:
         table.add_row(stage.name, words[stage.status], stage.key or "")
-    (console or Console()).print(table)
+    (console or _console()).print(table)
 
 
 def print_headline(evaluate_folder: Path, console: Console | None = None) -> None:
@@ -49,7 +50,7 @@ def print_headline(evaluate_folder: Path, console: Console | None = None) -> Non
     table = Table("IoU", *(_right(name.replace("_", " ")) for name in columns), box=None, pad_edge=False)
     for method in dict.fromkeys(method for method, name in values if name):
         table.add_row(method, *(_number(values.get((method, name), np.nan)) for name in columns))
-    (console or Console()).print(table)
+    (console or _console()).print(table)
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], console: Console | None = None) -> None:
@@ -57,7 +58,7 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], console: Co
     table = Table(header[0], *(_right(name) for name in header[1:]), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    (console or Console()).print(table)
+    (console or _console()).print(table)
 
 
 def _headline(part: str, metric: str) -> str:
@@ -65,6 +66,12 @@ def _headline(part: str, metric: str) -> str:
     if metric == MEAN_OF_FIVE:
         return MEAN_OF_FIVE
     return part if metric == "iou" else ""
+
+
+def _console() -> Console:
+    """Standard output; as wide as the tables where nobody looks at it in a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 def _right(title: str) -> Column:
@@ -89,7 +96,7 @@ def print_reconstructions(
     console: Console | None = None,
 ) -> None:
     """One line per face, mean IoU of its parts before and after where it had a mask; then the inputs set aside."""
-    console = console or Console()
+    console = console or _console()
     table = Table("face", _right("IoU before"), _right("IoU after"), "folder", box=None, pad_edge=False)
     for name, before, after in faces:
         numbers = (_number(np.nan if value is None else value) for value in (before, after))

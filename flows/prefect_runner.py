@@ -20,6 +20,8 @@ TaskRunnerName = Literal["thread", "process", "dask"]
 
 RETRIES = 2
 RETRY_DELAY_SECONDS = 1
+EVENTS_SECONDS = 10.0
+INPUT_ERRORS = (UserError, ValueError, TypeError)
 
 
 class PrefectRunner:
@@ -94,9 +96,11 @@ class _ShardWork:
 
 
 def _run_shard(work: _ShardWork, name: str) -> str:
-    """The body of a shard task: make it, and say in one line when it failed."""
+    """The body of a shard task: make it, and say in one line when it failed for a reason that may go away."""
     try:
         return make_shard(work.stage, work.context, name)
+    except INPUT_ERRORS:
+        raise
     except Exception as error:
         print(f"{work.stage.name}: shard {name} failed: {error}", file=sys.stderr, flush=True)
         raise
@@ -113,7 +117,7 @@ def _as_flow(name: str, body: Callable[[], None], task_runner: Any) -> Callable[
 
 def _worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
     """Not where the input is at fault: the same error would come again."""
-    return not isinstance(state.data, UserError | ValueError | TypeError)
+    return not isinstance(state.data, INPUT_ERRORS)
 
 
 def _shard_task(stage: Stage) -> Any:
@@ -134,6 +138,7 @@ def _shard_task(stage: Stage) -> Any:
 @contextmanager
 def _api() -> Iterator[None]:
     """A reachable Prefect API: the configured one, or a temporary server for this process and its workers."""
+    from prefect.events.worker import EventsWorker
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     if PREFECT_API_URL.value():
@@ -146,4 +151,7 @@ def _api() -> Iterator[None]:
         try:
             yield
         finally:
+            # After a failure events may still be queued; without a server they would be retried for a minute.
+            logging.getLogger(EventsWorker.__name__).setLevel(logging.ERROR)
+            EventsWorker.drain_all(timeout=EVENTS_SECONDS)
             del os.environ["PREFECT_API_URL"]

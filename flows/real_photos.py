@@ -71,7 +71,7 @@ class PhotoPreparer:
             if photo.ignore is not None:
                 ignore = crop_ignore(photo.ignore, transform)
         return PreparedPhoto(
-            face_id=photo.name,
+            face_id=entry.name,
             source="photo",
             split=entry.split,
             clean=entry.clean,

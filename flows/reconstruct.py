@@ -23,7 +23,7 @@ from .pictures import overlay, png_bytes
 from .progress import make_progress, track
 from .real_photos import PhotoPreparer, PreparedPhoto, RejectedInput, rejected_input
 from .run_model import PartFace, PartFaceModel, Pose, load_controllers, load_network, load_part_face_model
-from .sources import PhotoEntry, list_photos
+from .sources import PhotoEntry, distinct_names, list_photos
 from .store import find_output, load_run
 from .tables import write_table
 
@@ -63,9 +63,9 @@ class Reconstructor:
         """The run's face model."""
         return self.model.face_model
 
-    def reconstruct(self, photo: Photo) -> Reconstruction | RejectedInput:
-        """Crop, landmarks, start, and a fit where the photo has a mask."""
-        prepared = self._preparer.prepare(photo, PhotoEntry(photo.path, photo.name, True, "photo"))
+    def reconstruct(self, photo: Photo, name: str) -> Reconstruction | RejectedInput:
+        """Crop, landmarks, start, and a fit where the photo has a mask; ``name`` is the face's."""
+        prepared = self._preparer.prepare(photo, PhotoEntry(photo.path, name, name, True, "photo"))
         if isinstance(prepared, RejectedInput):
             return prepared
         estimate = self._estimator.estimate(prepared.landmarks[None])
@@ -98,20 +98,23 @@ class Reconstructor:
 def reconstruct(photos: Sequence[Path], *, out: Path, masks: Path | None, run_dir: Path | None) -> None:
     """Write ``OUT/<stem>/`` for every photo, and the fits and rejected tables; see the README for the files."""
     run_dir = run_dir or newest_run(Path("runs"))
+    paths = [path for source in photos for path in list_photos(source)]
+    if masks is not None and masks.is_file() and len(paths) > 1:
+        raise UserError(f"{masks} is one mask for {len(paths)} photographs; give the folder of the masks")
+    named = list(zip(paths, distinct_names(paths), strict=True))
     machine = Reconstructor(run_dir)
-    entries = [path for source in photos for path in list_photos(source, share_folder=source == masks)]
     made: list[Reconstruction] = []
     rejected: list[RejectedInput] = []
-    for path in track(make_progress(), entries, "reconstruct"):
+    for path, name in track(make_progress(), named, "reconstruct"):
         for item in read_photos(path, masks):
-            result = rejected_input(item) if isinstance(item, Rejected) else machine.reconstruct(item)
+            result = rejected_input(item) if isinstance(item, Rejected) else machine.reconstruct(item, name)
             if isinstance(result, RejectedInput):
                 rejected.append(result)
             else:
-                _write_face(machine, result, out / result.photo.name)
+                _write_face(machine, result, out / result.prepared.face_id)
                 made.append(result)
     _write_tables(machine, made, rejected, out)
-    faces = [(r.photo.name, *_mean_iou(r.fitted)) for r in made]
+    faces = [(r.prepared.face_id, *_mean_iou(r.fitted)) for r in made]
     print_reconstructions(faces, [(r.path, r.code, r.detail) for r in rejected], out)
 
 
@@ -134,7 +137,7 @@ def _write_face(machine: Reconstructor, made: Reconstruction, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     topology = machine.face_model.topology_hash()
     state = state_of(made.face, made.controls)
-    RunFace(made.photo.name, machine.run_dir, topology, state, made.pose).write(folder / "face.json")
+    RunFace(made.prepared.face_id, machine.run_dir, topology, state, made.pose).write(folder / "face.json")
     editor = editor_of(machine.model, state, machine.controllers)
     for name in ("mesh.obj", "mesh.glb"):
         write_mesh(machine.model, editor, folder / name)
@@ -149,7 +152,7 @@ def _write_face(machine: Reconstructor, made: Reconstruction, folder: Path) -> N
 
 def _write_tables(machine: Reconstructor, made: list[Reconstruction], rejected: list[RejectedInput], out: Path) -> None:
     topology = machine.face_model.topology_hash()
-    with_mask = [(r.photo.name, r.fitted) for r in made if r.fitted is not None]
+    with_mask = [(r.prepared.face_id, r.fitted) for r in made if r.fitted is not None]
     if with_mask:
         names, fitted = zip(*with_mask, strict=True)
         seconds = np.array([f.result.seconds for f in fitted])

@@ -12,7 +12,8 @@ import numpy as np
 
 from .atomic import replacing
 from .contracts import PARTS, REGIONS
-from .store import Manifest, RunRecord, find_output, latest_outputs, load_manifest, load_run, timings
+from .stages import STAGES
+from .store import Manifest, RunRecord, find_output, load_manifest, load_run, timings
 from .tables import Columns, read_table
 
 ALL_FIVE = {
@@ -68,13 +69,14 @@ def render_report(title: str, subtitle: str, sections: list[Section], path: Path
 def write_report(run_dir: Path, path: Path) -> Path:
     """Write the report of a finished run; UserError where a stage's output is missing."""
     record = load_run(run_dir)
-    manifests = [m for folder in latest_outputs(run_dir).values() if (m := load_manifest(folder)) is not None]
+    outputs = {stage.name: find_output(run_dir, stage.name) for stage in STAGES}
+    manifests = [m for folder in outputs.values() if (m := load_manifest(folder)) is not None]
     dataset = record.config["dataset"]
     source = "synthetic photographs" if dataset["images"] is None else "photographs"
     subtitle = (
         f"Face model {dataset['face_model']}, {source}. Every number is read from the tables of run {run_dir.name}."
     )
-    sections = [*report_sections(latest_outputs(run_dir), timings(run_dir)), _provenance(record, manifests)]
+    sections = [*report_sections(outputs, timings(run_dir)), _provenance(record, manifests)]
     return render_report("neo3df: editable 3D faces from photographs", subtitle, sections, path)
 
 
@@ -160,7 +162,9 @@ def _regressor_table(metrics: dict[str, Columns]) -> Table:
             body.append(
                 [stage.replace("_", " "), method, part.replace("_", " "), metric.replace("_", " "), _number(value, 3)]
             )
-    return Table("Image regressors, on validation faces", ["stage", "model", "part", "quantity", "value"], body)
+    return Table(
+        "Image regressors, on training faces that were held back", ["stage", "model", "part", "quantity", "value"], body
+    )
 
 
 def _controller_table(outputs: dict[str, Path]) -> Table:

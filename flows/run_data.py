@@ -71,8 +71,6 @@ class RunFaces:
 def load_faces(folder: Path) -> RunFaces:
     """All faces of a finished build_dataset stage."""
     table = read_table(sorted(folder.glob("faces-*.parquet")), "faces")
-    if not len(table["face_id"]):
-        raise UserError("no photograph could be used; see the rejected table for the reason of each")
     return RunFaces(
         folder=folder,
         rows=np.arange(len(table["face_id"])),
@@ -90,10 +88,23 @@ def training_faces(faces: RunFaces) -> RunFaces:
 
 
 def masked_training_faces(faces: RunFaces) -> RunFaces:
-    """Clean training faces with a mask: what labels are voted by and regressors fine-tuned on."""
-    return faces.where((faces.split == "train") & faces.clean & faces.has_mask)
+    """Clean training faces with a mask: what labels are voted by and regressors fine-tuned on.
+
+    Raises UserError where there is none.
+    """
+    return _masked(faces, "train", "lower dataset.validation_share")
 
 
 def validation_faces(faces: RunFaces) -> RunFaces:
-    """Clean validation faces with a mask: what everything is measured on."""
-    return faces.where((faces.split == "validation") & faces.clean & faces.has_mask)
+    """Clean validation faces with a mask: what everything is measured on. Raises UserError where there is none."""
+    return _masked(faces, "validation", "raise dataset.validation_share")
+
+
+def _masked(faces: RunFaces, split: str, remedy: str) -> RunFaces:
+    found = faces.where((faces.split == split) & faces.clean & faces.has_mask)
+    if not len(found):
+        raise UserError(
+            f"none of the {len(faces)} faces is a clean {split} face with a mask; give dataset.masks, ask less of "
+            f"dataset.clean, or {remedy}"
+        )
+    return found

@@ -76,10 +76,9 @@ class RegressorsConfig(Section):
 
     encoder: Literal["small", "mobilefacenet"] = "small"
     encoder_epochs: PositiveInt = 30
-    encoder_targets: PositiveInt = 30
     epochs: PositiveInt = 100
     batch: PositiveInt = 64
-    lr: PositiveFloat = 1e-3
+    lr: PositiveFloat = 3e-4
     lambda_kl: NonNegativeFloat = 0.01
     weight_decay: NonNegativeFloat = 0.05
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -95,11 +94,12 @@ class ControllersConfig(Section):
 class FineTuneConfig(Section):
     """Fine-tuning on parsing masks; ``balance``: parsing gradient over shape gradient, at first."""
 
-    epochs: NonNegativeInt = 10
+    epochs: NonNegativeInt = 8
     batch: PositiveInt = 16
-    lr: PositiveFloat = 1e-4
+    lr: PositiveFloat = 1e-3
+    encoding_noise: NonNegativeFloat = 0.2
     lambda_kl: NonNegativeFloat = 0.01
-    balance: PositiveFloat = 1.0
+    balance: PositiveFloat = 10.0
 
 
 class FitConfig(Section):

@@ -2,41 +2,55 @@
 
 import csv
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 
 
 @dataclass(frozen=True)
 class PhotoEntry:
-    """One photograph of a source: its file, the person's group, whether it is clean, and its split."""
+    """One photograph of a source: its file, a name no other has, the person's group, whether it is clean, its split."""
 
     path: Path
+    name: str
     group: str
     clean: bool
     split: str
 
 
-def list_photos(images: Path, *, share_folder: bool = False) -> list[Path]:
+def list_photos(images: Path) -> list[Path]:
     """Photo files of a folder in natural order, or the one file itself.
 
-    ``share_folder``: masks lie in the same folder, so that a PNG beside a photo of the same stem is its mask.
-    Raises UserError when nothing is there.
+    A PNG beside a photo of the same stem is its mask, never a photo. Raises UserError when nothing is there.
     """
     if not images.exists():
         raise UserError(f"no photographs: {images} does not exist")
     if images.is_file():
         return [images]
-    found = [path for path in images.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES]
-    if share_folder:
-        photos = {path.stem for path in found if path.suffix.lower() != ".png"}
-        found = [path for path in found if path.suffix.lower() != ".png" or path.stem not in photos]
+    found = [path for path in images.iterdir() if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES]
+    photos = {path.stem for path in found if path.suffix.lower() != ".png"}
+    found = [path for path in found if path.suffix.lower() != ".png" or path.stem not in photos]
     if not found:
         raise UserError(f"no photographs: {images} holds no file ending in {', '.join(PHOTO_SUFFIXES)}")
     return sorted(found, key=lambda path: (len(path.stem) if path.stem.isdigit() else 99, path.name))
+
+
+def distinct_names(photos: list[Path]) -> list[str]:
+    """A name for every photo: its stem, where photos share one its file name, and else with its folder before it.
+
+    Raises UserError where the same photo is listed twice.
+    """
+    names = [path.stem for path in photos]
+    for longer in (lambda path: path.name, lambda path: f"{path.resolve().parent.name}-{path.name}"):
+        shared = {name for name, count in Counter(names).items() if count > 1}
+        names = [longer(path) if name in shared else name for path, name in zip(photos, names, strict=True)]
+    if twice := [path for path, name in zip(photos, names, strict=True) if names.count(name) > 1]:
+        raise UserError(f"two photographs would be named alike: {twice[0]} and {twice[1]}; leave one out or rename it")
+    return names
 
 
 def digest_files(paths: list[Path]) -> str:
@@ -58,12 +72,12 @@ def split_photos(
     """
     rows = _manifest_rows(manifest) if manifest else {}
     entries = []
-    for path in photos:
+    for path, name in zip(photos, distinct_names(photos), strict=True):
         row = rows.get(path.name, {})
         group = row.get("person_group") or path.stem
         is_clean = not rows or (bool(row) and all(_equals(row, key, value) for key, value in clean.items()))
         draw = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8], "big") / 2**64
-        entries.append(PhotoEntry(path, group, is_clean, "validation" if draw < validation_share else "train"))
+        entries.append(PhotoEntry(path, name, group, is_clean, "validation" if draw < validation_share else "train"))
     return entries
 
 

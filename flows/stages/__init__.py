@@ -31,9 +31,10 @@ def _dataset(config: RunConfig) -> Mapping[str, Any]:
     section = config.dataset
     files: Sequence[Path] = ()
     if section.images is not None:
-        files = list_photos(section.images, share_folder=section.masks == section.images)
-        if section.masks is not None and section.masks != section.images:
-            files = [*files, *sorted(path for path in section.masks.rglob("*") if path.is_file())]
+        files = list_photos(section.images)
+        if section.masks is not None:
+            below = [section.masks, *section.masks.rglob("*")]
+            files = [*files, *sorted(path for path in below if path.is_file())]
         if section.manifest is not None:
             files = [*files, section.manifest]
     chosen = section.model_dump(mode="json", exclude={"images", "masks", "manifest"})

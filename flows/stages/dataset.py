@@ -21,7 +21,7 @@ from ..pipeline import StageContext
 from ..progress import track
 from ..real_photos import PreparedPhoto, RejectedInput, prepare_photos
 from ..sources import PhotoEntry, list_photos, split_photos
-from ..tables import write_table
+from ..tables import read_table, write_table
 
 SHARD_TABLES = ("faces", "crops", "masks", "rejected")
 
@@ -57,7 +57,11 @@ def run_shard(context: StageContext, shard: str) -> None:
 
 
 def finish(context: StageContext) -> None:
-    """Write the face model and its topology, and check that there is something to learn from."""
+    """Write the face model and its topology. Raises UserError where not one photograph could be used."""
+    if not any(context.out.glob("faces-*.parquet")):
+        rejected = read_table(sorted(context.out.glob("rejected-*.parquet")), "rejected")
+        count, first = len(rejected["detail"]), rejected["detail"][0]
+        raise UserError(f"none of the {count} photographs could be used; the first one: {first}")
     model = load_face_model(context.config.dataset.face_model)
     topology = model.topology_hash()
     save_face_model(model, context.out / "face_model.npz")
@@ -81,7 +85,7 @@ def _entries(context: StageContext) -> list[PhotoEntry]:
     config = context.config.dataset
     assert config.images is not None
     return split_photos(
-        list_photos(config.images, share_folder=config.masks == config.images),
+        list_photos(config.images),
         manifest=config.manifest,
         clean=config.clean,
         validation_share=config.validation_share,
@@ -164,9 +168,3 @@ def _face_columns(photos: list[PreparedPhoto], estimate: FaceEstimate) -> dict[s
         "crop_scale": np.stack([p.scale for p in photos]),
         "crop_offset": np.stack([p.offset for p in photos]),
     }
-
-
-def check_faces(found: int) -> None:
-    """Refuse to go on without a single usable face."""
-    if not found:
-        raise UserError("no photograph could be used; see the rejected table for the reason of each")

@@ -60,10 +60,10 @@ def _renders(context: StageContext, model: PartFaceModel, faces: RunFaces) -> di
         "landmark fit (global 3DMM)": _label_images(model, landmark_shapes, faces.pose),
     }
     crops, five_points = faces.crops(), faces.five_points
-    for name, fine_tuned in (("network, before fine-tuning", False), ("network (NEO-3DF)", True)):
+    for name, fine_tuned in (("network, pre-trained", False), ("network (NEO-3DF)", True)):
         network = load_network(inputs, context.config.regressors.encoder, fine_tuned=fine_tuned)
         renders[name] = _label_images(model, _composed(model, network(crops, five_points)), faces.pose)
-    renders[f"after mask fitting (from {context.config.fit.start})"] = np.asarray(fits["labels_after"])
+    renders[f"after mask fitting ({context.config.fit.start} start)"] = np.asarray(fits["labels_after"])
     return renders
 
 

@@ -14,6 +14,7 @@ from ..pipeline import StageContext
 from ..run_data import load_faces, masked_training_faces
 from ..run_model import Pose, load_part_face_model
 from ..tables import read_table, write_table
+from .regressors import kept_back
 
 Rows = NDArray[np.int64]
 
@@ -22,7 +23,9 @@ def run(context: StageContext) -> None:
     """Fine-tune on the clean training photos with masks; the encoder's cached encodings stay as they are."""
     config = context.config.fine_tune
     model = load_part_face_model(context.inputs)
-    faces = masked_training_faces(load_faces(context.inputs["build_dataset"]))
+    all_faces = load_faces(context.inputs["build_dataset"])
+    faces = masked_training_faces(all_faces)
+    held_out = kept_back(all_faces, context.config.seed)[faces.rows]
     masks, ignore = faces.masks()
     parts = np.stack([masks == label for label in range(2, 7)], -1) & ~ignore[..., None]
     table = read_table(context.inputs["train_regressors"] / "encodings.parquet", "encodings", columns=["embedding"])
@@ -48,18 +51,20 @@ def run(context: StageContext) -> None:
             epochs=config.epochs,
             batch=config.batch,
             lr=config.lr,
+            encoding_noise=config.encoding_noise,
             lambda_kl=config.lambda_kl,
             balance=config.balance,
             seed=context.config.seed,
         ),
+        np.flatnonzero(held_out),
     )
     regressors.save(context.out / "regressors.safetensors")
     torch.save(model.segments.offset_regressor.state_dict(), context.out / "offsets.pt")
     metrics = MetricRows()
-    held_out = [entry for entry in report.history if entry["split"] == "validation"]
-    for name, entry in (("before", held_out[0]), ("after", held_out[report.best_epoch])):
+    validation = [entry for entry in report.history if entry["split"] == "validation"]
+    for name, entry in (("before", validation[0]), ("after", validation[report.best_epoch])):
         for key in ("total", "shape", "parts", "kl"):
-            metrics.add(name, "all", key, float(entry[key]), len(faces))
+            metrics.add(name, "all", key, float(entry[key]), int(held_out.sum()))
     metrics.write(context.out)
     rows = [
         (f"fine_tune_{entry['split']}", int(entry["epoch"]), key, float(entry[key]))

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from dataset_builder.face_model import FaceModel
-from dataset_builder.models import load_face_model, save_face_model
+from dataset_builder.face_model_file import save_face_model
+from dataset_builder.models import load_face_model
 
 
 def small_model(**optional):

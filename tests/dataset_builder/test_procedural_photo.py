@@ -3,10 +3,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_fill_holes
 
 from dataset_builder.face_model import FaceModel
 from dataset_builder.parts import LABEL_IDS
-from dataset_builder.procedural import build_procedural_face, make_photos, render_photo, sample_appearance
+from dataset_builder.procedural import (
+    build_procedural_face,
+    make_photos,
+    render_photo,
+    sample_appearance,
+    valid_identity,
+)
 from dataset_builder.procedural.noise import fractal_noise, look_up
 from dataset_builder.procedural.studio import boundary_loops, build_scene
 
@@ -91,6 +98,16 @@ def test_colours_do_not_depend_on_the_number_of_triangles_much(model):
     finer = build_procedural_face(5000)
     a, b = front(model).image.astype(float), front(finer).image.astype(float)
     assert np.abs(a - b).mean() < 6
+
+
+def test_nothing_pokes_through_the_skin(model):
+    people = valid_identity(model, model.sample(6, seed=8))
+    for k, identity in enumerate(people):
+        angles = np.radians([8 * (-1) ** k, 12 * (k - 3), 0])
+        look = replace(sample_appearance(k), hair=None)
+        photo = render_photo(model, identity, np.zeros(model.n_expression), angles, np.zeros(3), look, 112)
+        holes = binary_fill_holes(photo.mask > 0) & (photo.mask == 0)
+        assert holes.sum() == 0
 
 
 def test_translation_moves_mask_and_landmarks_together(model):

@@ -163,3 +163,20 @@ def test_disconnected_renderer_and_wrong_masks_are_named(scene, model):
         ValueError, match=r"render_parts returned \(16, 32, 32, 5\) but the target masks are \(16, 32, 32, 4\)"
     ):
         fine_tune(model, regressors, encode, photos, render, masks[..., :4])
+
+
+def test_encoding_noise_is_added_in_training_only_and_repeatable(scene, model):
+    photos, render, masks, encodings, regressors = scene
+
+    def losses(noise):
+        settings = FineTuneSettings(epochs=1, lambda_parts=2.0, encoding_noise=noise, lr=1e-12)
+        report = fine_tune(
+            copy.deepcopy(model), copy.deepcopy(regressors), lambda rows: encodings[rows], photos, render, masks, None,
+            settings, HELD_OUT,
+        )  # fmt: skip
+        return {(e["epoch"], e["split"]): e["shape"] for e in report.history}
+
+    clean, noisy = losses(0.0), losses(0.5)
+    assert noisy == losses(0.5)
+    assert noisy[1, "train"] > 1.05 * clean[1, "train"]
+    assert noisy[1, "validation"] == pytest.approx(clean[1, "validation"], rel=1e-5)

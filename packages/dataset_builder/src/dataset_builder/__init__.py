@@ -16,12 +16,10 @@ from dataset_builder.detection import Detection, FaceDetector, detect_faces, lar
 from dataset_builder.encoders import (
     FaceEncoder,
     MobileFaceNetEncoder,
-    SmallEncoder,
-    SmallEncoderSettings,
     load_encoder,
-    train_small_encoder,
 )
 from dataset_builder.face_model import FaceModel
+from dataset_builder.face_model_file import save_face_model
 from dataset_builder.ict import eye_cap_vertices
 from dataset_builder.label_transfer import PartLabels, label_agreement, transfer_labels
 from dataset_builder.landmark_fit import FaceEstimate, LandmarkEstimator
@@ -34,7 +32,7 @@ from dataset_builder.masks import (
     labels_from_class_folder,
     labels_from_index_mask,
 )
-from dataset_builder.models import load_face_model, save_face_model
+from dataset_builder.models import load_face_model
 from dataset_builder.parts import LABEL_IDS, PARTS, REGIONS
 from dataset_builder.photos import Photo, Rejected, read_photos
 from dataset_builder.procedural import (
@@ -44,6 +42,7 @@ from dataset_builder.procedural import (
     render_photo,
     sample_appearance,
 )
+from dataset_builder.small_encoder import SmallEncoder, SmallEncoderSettings, train_small_encoder
 
 __all__ = [
     "ASSETS",

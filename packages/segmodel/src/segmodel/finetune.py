@@ -49,6 +49,8 @@ class FineTuneSettings:
         balance_batches: how many training batches the balance is measured on.
         epochs, batch: passes over the training photos and photos per step.
         lr, encoder_lr: Adam rates of the F_i and the offset regressor, and of the encoder.
+        encoding_noise: standard deviation of the noise added to the encodings of training photos, in their own standard
+            deviations: on new photos an encoder errs more than on those it was trained on.
         min_mask_px: a part whose target has fewer pixels is hidden in that photo and left out of the parsing term.
         patience: stop after that many epochs without a lower validation loss.
         seed, validation_fraction: of the split and the batches, unless the validation rows are given.
@@ -63,6 +65,7 @@ class FineTuneSettings:
     batch: int = 16
     lr: float = 1e-4
     encoder_lr: float = 1e-5
+    encoding_noise: float = 0.0
     min_mask_px: float = 20.0
     patience: int = 3
     seed: int = 0
@@ -119,8 +122,18 @@ class _Problem:
     min_mask_px: float
 
     def terms(self, rows: Rows) -> _Terms:
-        """Loss terms of the photos ``rows``: encode, regress (no sampling), compose unblended, render, compare."""
-        posterior = self.regressors.posterior(self.encode(rows))
+        """Loss terms of the photos ``rows``."""
+        return self.terms_of(self.encode(rows), rows)
+
+    def noisy_terms(self, rows: Rows, noise: float, random: torch.Generator) -> _Terms:
+        """Loss terms with Gaussian noise on the encodings, ``noise`` in their standard deviations."""
+        encodings = self.encode(rows)
+        normal = torch.randn(encodings.shape, generator=random).to(encodings)
+        return self.terms_of(encodings + noise * self.regressors.encoding_std * normal, rows)
+
+    def terms_of(self, encodings: Tensor, rows: Rows) -> _Terms:
+        """Regress (no sampling), compose unblended, render, compare."""
+        posterior = self.regressors.posterior(encodings)
         composed, _ = self.model.compose({region: mu for region, (mu, _) in posterior.items()})
         kl = sum(kl_to_standard_normal(mu, logvar).sum(dim=1).mean() for mu, logvar in posterior.values())
         return _Terms(
@@ -249,6 +262,7 @@ def _optimise(
     optimiser = torch.optim.Adam(groups)
     schedule = cosine_with_warmup(optimiser, settings.epochs * -(-len(train) // settings.batch))
     generator = np.random.default_rng(settings.seed)
+    random = torch.Generator().manual_seed(settings.seed)
 
     best = _evaluate(problem, held_out, settings, lambda_parts)
     history = [_entry(0, "validation", best)]
@@ -256,7 +270,7 @@ def _optimise(
     for epoch in range(1, settings.epochs + 1):
         losses = []
         for rows in _batches(train, settings.batch, generator):
-            terms = problem.terms(rows)
+            terms = problem.noisy_terms(rows, settings.encoding_noise, random)
             total = terms.total(settings, lambda_parts)
             optimiser.zero_grad()
             total.backward()

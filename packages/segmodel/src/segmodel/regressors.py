@@ -112,7 +112,7 @@ class ImageRegressors(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write the weights as one safetensors file, which :meth:`load` reads."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, path, metadata={"format": "neo3df-image-regressors-1", "dropout": str(self.dropout)})
+        save_file(tensors, path, metadata={"format": "neo3df-image-regressors-1"})
 
     @classmethod
     def load(cls, path: str | Path) -> ImageRegressors:

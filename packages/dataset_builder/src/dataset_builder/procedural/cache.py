@@ -2,16 +2,11 @@
 
 import hashlib
 import os
-import tempfile
-import zipfile
-import zlib
-from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
-
 from ..face_model import FaceModel
+from ..face_model_file import read_face_model, save_face_model
 from .model import build_procedural_face
 
 _GENERATOR = (
@@ -44,44 +39,11 @@ def cached_procedural_face(n_vertices: int, cache_dir: str | os.PathLike[str], s
     """
     key = hashlib.sha256(f"{generator_hash()}:{n_vertices}:{seed}".encode()).hexdigest()[:16]
     path = Path(cache_dir) / f"procedural-{n_vertices}-{key}.npz"
-    try:
-        return _read(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        model = build_procedural_face(n_vertices, seed)
-    _write(model, path)
+    if path.is_file():
+        try:
+            return read_face_model(path)
+        except ValueError:
+            pass  # damaged: built again below
+    model = build_procedural_face(n_vertices, seed)
+    save_face_model(model, path)
     return model
-
-
-def _write(model: FaceModel, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f.name: np.asarray(getattr(model, f.name)) for f in fields(model) if getattr(model, f.name) is not None}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _read(path: Path) -> FaceModel:
-    with np.load(path, allow_pickle=False) as stored:
-        values = {name: stored[name] for name in stored.files}
-    return FaceModel(
-        name=str(values["name"]),
-        licence=str(values["licence"]),
-        mean=values["mean"],
-        id_basis=values["id_basis"],
-        ex_basis=values["ex_basis"],
-        faces=values["faces"],
-        landmarks68=values["landmarks68"],
-        ex_names=tuple(str(name) for name in values["ex_names"]),
-        ex_range=values["ex_range"],
-        mirror=values["mirror"],
-        uv=values["uv"],
-        labels=values["labels"],
-        chart=values["chart"],
-    )

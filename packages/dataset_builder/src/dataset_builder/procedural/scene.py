@@ -134,13 +134,14 @@ def _over_face(points: Array, face: Array, gap: Array) -> Array:
     return lifted
 
 
-def _under_face(piece: Piece, face: Array) -> Piece:
-    """The piece, lowered to at least 5 mm below the skin wherever it is behind the face."""
+def _under_face(piece: Piece, face: Array, rim: Array) -> Piece:
+    """The piece, lowered below the skin wherever it is behind the face: 4 mm at the rim, ever deeper inside."""
     coarse = face[:: max(len(face) // 1500, 1)]
     distance, nearest = cKDTree(coarse[:, :2]).query(piece.vertices[:, :2], k=8)
+    gap = 4.0 + np.minimum(cKDTree(rim[:, :2]).query(piece.vertices[:, :2])[0], 40.0)
     vertices = piece.vertices.copy()
     behind = (distance[:, 0] < 6.0) & (vertices[:, 2] > -70)
-    vertices[:, 2] = np.where(behind, np.minimum(vertices[:, 2], coarse[nearest, 2].min(1) - 5.0), vertices[:, 2])
+    vertices[:, 2] = np.where(behind, np.minimum(vertices[:, 2], coarse[nearest, 2].min(1) - gap), vertices[:, 2])
     return replace(piece, vertices=vertices)
 
 
@@ -221,11 +222,11 @@ def surroundings(face: Array, rim_ids: Int64, lip_ids: Int64, mouth_gap: float, 
     skull = _Skull.behind(rim)
     pieces = [
         replace(_skirt(rim), seam=np.append(rim_ids, rim_ids[0])),
-        _under_face(_ellipsoid(Material.SKIN, skull.centre, skull.axes, 28, 40), face),
+        _under_face(_ellipsoid(Material.SKIN, skull.centre, skull.axes, 28, 40), face, rim),
         _ear(-1, rim),
         _ear(1, rim),
         _mouth_inside(face[lip_ids], mouth_gap),
-        _under_face(_neck(rim), face),
+        _under_face(_neck(rim), face, rim),
         _shoulders(rim),
     ]
     if hair is not None:
