@@ -12,7 +12,9 @@ QUIET_PREFECT = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
 }
 
-PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+# One thread: networks this small train slower on two, and only one repeats to the last bit. Shards still run side by
+# side. Set OMP_NUM_THREADS to have more.
+PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "OMP_NUM_THREADS": "1"}
 
 
 def prepare(*, debug: bool = False) -> None:

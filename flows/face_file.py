@@ -32,7 +32,10 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class RunFace:
-    """An editable face with the run that decodes it, the topology it belongs to, and its place in the photo."""
+    """An editable face with the run that decodes it, the topology it belongs to, and its place in the photo.
+
+    A relative ``run`` is relative to the folder of the file, so that a run and the faces in it can be moved.
+    """
 
     name: str
     run: Path
@@ -44,7 +47,7 @@ class RunFace:
         """Write the face's JSON with the run, the topology and the pose beside it, whole or not at all."""
         content = json.loads(self.state.to_json()) | {
             "name": self.name,
-            "run": str(self.run.resolve()),
+            "run": str(self.run),
             "topology_hash": self.topology,
             "pose": {
                 "expression": self.pose.expression[0].tolist(),
@@ -64,7 +67,8 @@ def read_face(path: Path) -> RunFace:
         state, content = FaceState.from_json(text), json.loads(text)
         at = content["pose"]
         pose = Pose(*(torch.tensor([at[key]]) for key in ("expression", "angles_rad", "translation_mm")))
-        return RunFace(content["name"], Path(content["run"]), content["topology_hash"], state, pose)
+        run = (path.parent / content["run"]).resolve()
+        return RunFace(content["name"], run, content["topology_hash"], state, pose)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read face {path}: {error}") from error
     except KeyError as error:

@@ -137,7 +137,7 @@ def _write_face(machine: Reconstructor, made: Reconstruction, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     topology = machine.face_model.topology_hash()
     state = state_of(made.face, made.controls)
-    RunFace(made.prepared.face_id, machine.run_dir, topology, state, made.pose).write(folder / "face.json")
+    RunFace(made.prepared.face_id, machine.run_dir.resolve(), topology, state, made.pose).write(folder / "face.json")
     editor = editor_of(machine.model, state, machine.controllers)
     for name in ("mesh.obj", "mesh.glb"):
         write_mesh(machine.model, editor, folder / name)

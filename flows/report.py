@@ -2,6 +2,7 @@
 
 import base64
 import importlib.resources
+import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from .atomic import replacing
+from .atomic import replacing, write_json
 from .contracts import PARTS, REGIONS
 from .stages import STAGES
 from .store import Manifest, RunRecord, find_output, load_manifest, load_run, timings
@@ -83,12 +84,11 @@ def write_report(run_dir: Path, path: Path) -> Path:
 def publish(run_dir: Path) -> list[Path]:
     """Put what a person wants from a run into its folder: report.html, an editable face.json, and face.glb."""
     example = find_output(run_dir, "evaluate")
-    published = [write_report(run_dir, run_dir / "report.html")]
-    for name in ("face.json", "face.glb"):
-        with replacing(run_dir / name) as temporary:
-            shutil.copyfile(example / name, temporary)
-        published.append(run_dir / name)
-    return published
+    with replacing(run_dir / "face.glb") as temporary:
+        shutil.copyfile(example / "face.glb", temporary)
+    content = json.loads((example / "face.json").read_text(encoding="utf-8"))
+    write_json(run_dir / "face.json", content | {"run": "."})
+    return [write_report(run_dir, run_dir / "report.html"), run_dir / "face.json", run_dir / "face.glb"]
 
 
 def report_sections(outputs: dict[str, Path], timings: list[tuple[str, float, int]]) -> list[Section]:

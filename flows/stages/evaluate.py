@@ -1,5 +1,7 @@
 """evaluate: part IoU of every method on the validation faces (method section 8), and the report's pictures."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -97,7 +99,7 @@ def _write_example(context: StageContext, model: PartFaceModel, controllers: Con
     state = state_of(face, named_controls(controllers, fits["controls"][0]))
     pose = Pose(*(torch.from_numpy(fits[key][:1]) for key in ("expression", "angles", "translation")))
     topology = model.face_model.topology_hash()
-    RunFace(face_id, context.run_dir, topology, state, pose).write(context.out / "face.json")
+    RunFace(face_id, Path(".."), topology, state, pose).write(context.out / "face.json")
     write_mesh(model, editor_of(model, state, controllers), context.out / "face.glb")
 
 
