@@ -21,6 +21,7 @@ CAPTIONS = (
     "Labels by votes of the training masks",
     "Held-out reconstruction error of the part models beside PCA of equal size",
     "Image regressors, on training faces that were held back",
+    "Fine-tuning on masks, on training faces that were held back",
     "Controllers: what +1 sigma moves, measured after decoding (1.00 is exact)",
     "Where the time went",
     "Fitting to masks: cost and realism",
