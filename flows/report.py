@@ -18,8 +18,8 @@ from .store import Manifest, RunRecord, find_output, load_manifest, load_run, ti
 from .tables import Columns, read_table
 
 LABEL_NOTE = (
-    "The true labels of a built-in face count the vertices on an outline as part; a vote there is even, and the area of "
-    "the masks decides, so thin parts cannot agree fully."
+    "The true labels of a built-in face count the vertices on an outline as part; a vote there is even, and the area "
+    "of the masks decides, so thin parts cannot agree fully."
 )
 ALL_FIVE = {
     "mean_of_five": "mean of five",
