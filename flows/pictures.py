@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from dataset_builder import vertex_normals
 from editing import PART_COLOURS
 from fitting import Camera, Renderer, clip_positions
 
@@ -63,16 +64,6 @@ def _shade(image: NDArray[np.float32], covered: NDArray[np.bool_]) -> NDArray[np
 
 def _turn(yaw: float) -> NDArray[np.float64]:
     return np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
-
-
-def vertex_normals(vertices: NDArray[np.floating], faces: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Unit normals (V, 3), area-weighted over the triangles at each vertex (Max 1999 discusses the choices)."""
-    corners = vertices[faces].astype(np.float64)
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    summed = np.zeros(vertices.shape)
-    for corner in range(3):
-        np.add.at(summed, faces[:, corner], across)
-    return summed / np.linalg.norm(summed, axis=1, keepdims=True).clip(1e-12)
 
 
 def overlay(photo: Rgb, labels: NDArray[np.uint8], opacity: float = 0.55) -> Rgb:

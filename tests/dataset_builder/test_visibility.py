@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from dataset_builder.camera import CropCamera
+from dataset_builder.normals import vertex_normals
 from dataset_builder.subdivision import midpoint_subdivision
-from dataset_builder.visibility import vertex_normals, visible_vertices
+from dataset_builder.visibility import visible_vertices
 
 OCTAHEDRON = np.array(
     [[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]], np.int64

@@ -150,7 +150,7 @@ def test_sigkill_in_the_middle_keeps_finished_shards(fake, tmp_path):
     (tmp_path / "slow").touch()
     process = start(fake, tmp_path)
     deadline = time.monotonic() + 60
-    while len(done := list(tmp_path.glob(".work-build_dataset-*/.done/*"))) < 2 and time.monotonic() < deadline:
+    while len(done := list(tmp_path.glob(".work-build_dataset-*/.done/0*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -33,6 +33,7 @@ from dataset_builder.masks import (
     labels_from_index_mask,
 )
 from dataset_builder.models import load_face_model
+from dataset_builder.normals import vertex_normals
 from dataset_builder.parts import LABEL_IDS, PARTS, REGIONS
 from dataset_builder.photos import Photo, Rejected, read_photos
 from dataset_builder.procedural import (
@@ -97,4 +98,5 @@ __all__ = [
     "save_face_model",
     "train_small_encoder",
     "transfer_labels",
+    "vertex_normals",
 ]

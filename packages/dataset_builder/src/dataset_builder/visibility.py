@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from .camera import CropCamera
 from .face_model import Int64
+from .normals import vertex_normals
 
 _SLACK_MM = 0.5
 
@@ -27,15 +28,6 @@ def visible_vertices(
     facing = np.flatnonzero(visible)
     visible[facing] = ~_occluded(vertices, faces, vertices[facing], eye)
     return visible
-
-
-def vertex_normals(vertices: NDArray[np.floating], faces: Int64) -> NDArray[np.floating]:
-    """Area-weighted normals (V, 3), not of unit length, of vertices (V, 3) and faces (F, 3)."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    area = np.cross(b - a, c - a)
-    corner = faces.ravel()
-    spread = np.repeat(area, 3, axis=0)
-    return np.stack([np.bincount(corner, spread[:, i], len(vertices)) for i in range(3)], -1)
 
 
 def _occluded(

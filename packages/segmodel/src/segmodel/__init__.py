@@ -5,10 +5,11 @@ from segmodel.finetune import FineTuneReport, FineTuneSettings, fine_tune, parsi
 from segmodel.layout import PartLayout, TransitionArea
 from segmodel.linear import LinearShapes, box_centres, recentre
 from segmodel.model import SegmentModel
-from segmodel.offsets import OffsetRegressor, OffsetReport, OffsetSettings, train_offset_regressor
+from segmodel.offsets import OffsetRegressor
 from segmodel.parts import LABEL_IDS, PARTS, REGIONS
 from segmodel.regressors import ImageRegressors
 from segmodel.train import RegionQuality, VaeReport, VaeSettings, train_segment_vaes
+from segmodel.train_offsets import OffsetReport, OffsetSettings, train_offset_regressor
 from segmodel.train_regressors import RegressorQuality, RegressorReport, RegressorSettings, train_image_regressors
 from segmodel.vae import PartVae, kl_to_standard_normal, vae_loss
 

@@ -115,7 +115,8 @@ def train_segment_vaes(
     """Train one VAE per region on ``shapes`` (NEO-3DF section 3.1) and assemble the face model.
 
     The offset regressor of the returned model answers the training faces' mean box centres until
-    :func:`segmodel.offsets.train_offset_regressor` has fitted it. ``on_epoch(epoch, loss)`` is called after each epoch.
+    :func:`segmodel.train_offsets.train_offset_regressor` has fitted it. ``on_epoch(epoch, loss)`` is called after every
+    epoch.
 
     Raises:
         ValueError: shapes and layout differ in vertex count, or there are too few faces.

@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..normals import vertex_normals
 from .albedo import FacePaint
 from .appearance import Appearance
 from .height import middle_bump, smooth_step
 from .noise import Textures, look_up
 from .scene import Material, Piece
-from .shading import Surface, shade, skin_wrap, vertex_normals
+from .shading import Surface, shade, skin_wrap
 from .studio import Hits, Mesh, Studio, key_light_share
 
 Array = NDArray[np.floating]
@@ -66,7 +67,7 @@ def _unit(vectors: Array) -> Array:
 
 def _normals(meshes: list[Mesh], pieces: list[Piece]) -> list[Array]:
     """Unit normals of every mesh, towards the viewer's side of the face along seams with it."""
-    normals = [vertex_normals(*mesh) for mesh in meshes]
+    normals: list[Array] = [vertex_normals(*mesh) for mesh in meshes]
     for k, piece in enumerate(pieces, start=1):
         if len(piece.seam):
             n = len(piece.seam)

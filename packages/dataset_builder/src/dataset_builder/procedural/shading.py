@@ -39,17 +39,6 @@ def skin_wrap() -> Array:
     return _WRAP_SKIN
 
 
-def vertex_normals(vertices: Array, faces: NDArray[np.int64]) -> NDArray[np.floating]:
-    """Unit normals (V, 3), area-weighted means over the triangles around each vertex."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    across = np.cross(b - a, c - a)
-    total = np.zeros((len(vertices), 3))
-    for axis in range(3):
-        for corner in range(3):
-            total[:, axis] += np.bincount(faces[:, corner], across[:, axis], len(vertices))
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
-
-
 def shade(surface: Surface, look: Appearance) -> NDArray[np.floating]:
     """Linear light (N, 3) that reaches the camera."""
     n = surface.normal

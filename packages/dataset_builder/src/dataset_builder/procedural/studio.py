@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from ..camera import CropCamera
 from ..face_model import FaceModel
+from ..normals import vertex_normals
 from ..parts import LABEL_IDS
 from .albedo import DistanceMaps, EyeState, distance_maps
 from .appearance import Appearance
 from .chart import Chart
 from .model import triangle_labels
 from .outlines import build_outlines
-from .shading import vertex_normals
 
 Array = NDArray[np.floating]
 Int64 = NDArray[np.int64]
