@@ -94,7 +94,7 @@ class PartFitter:
         return sum(len(rows) for rows in self.rows.values())
 
     def _variables(self, start: PartFace, pose: Pose) -> dict[str, Variable]:
-        """Unit steps: one sigma, one millimetre, .3 of an expression, .02 rad (method.md 8.1)."""
+        """Unit steps: one sigma, one millimetre, .3 of an expression, .02 rad (the natural units of each)."""
         batch, settings = len(start.offsets), self.settings
         variables = {}
         if settings.variables == "controls":

@@ -116,7 +116,7 @@ def report_sections(outputs: dict[str, Path], timings: list[tuple[str, float, in
 
 
 def iou_table(metrics: dict[str, Columns]) -> Table:
-    """Mean IoU per method and part (method.md table 2 analogue), with the mean of five."""
+    """Mean IoU per method and part (after NEO-3DF table 2), with the mean of five."""
     rows = metrics["evaluate"]
     methods = list(dict.fromkeys(rows["method"]))
     body = []

@@ -1,4 +1,4 @@
-"""evaluate: part IoU of every method on the validation faces (method section 8), and the report's pictures."""
+"""evaluate: part IoU of every method on the validation faces, and the report's pictures."""
 
 from pathlib import Path
 

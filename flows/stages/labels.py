@@ -1,4 +1,4 @@
-"""transfer_labels: part labels of the vertices by votes of the training masks (method section 2)."""
+"""transfer_labels: part labels of the vertices by votes of the training masks."""
 
 from dataset_builder import LABEL_IDS, eye_cap_vertices, label_agreement, load_face_model, transfer_labels
 
