@@ -58,7 +58,13 @@ class PhotoPreparer:
         self._landmarks = LandmarkDetector()
 
     def prepare(self, photo: Photo, entry: PhotoEntry) -> PreparedPhoto | RejectedInput:
-        """Crop, landmarks and masks of the largest face of ``photo``."""
+        """Crop, landmarks and masks of the largest face of ``photo``; a photo they cannot be had of is set aside."""
+        try:
+            return self._prepare(photo, entry)
+        except ValueError as error:
+            return RejectedInput(str(photo.path), "unusable", f"{photo.path.name}: {error}")
+
+    def _prepare(self, photo: Photo, entry: PhotoEntry) -> PreparedPhoto | RejectedInput:
         face = largest_face(photo, self._detector)
         if isinstance(face, Rejected):
             return rejected_input(face)

@@ -29,9 +29,9 @@ def _section(name: str, *others: str) -> Callable[[RunConfig], Mapping[str, Any]
 def _dataset(config: RunConfig) -> Mapping[str, Any]:
     """The section without paths, and the content of the files they name."""
     section = config.dataset
-    files: Sequence[Path] = ()
+    files: Sequence[Path] = [path for path in (Path(section.face_model),) if path.is_file()]
     if section.images is not None:
-        files = list_photos(section.images)
+        files = [*files, *list_photos(section.images)]
         if section.masks is not None:
             below = [section.masks, *section.masks.rglob("*")]
             files = [*files, *sorted(path for path in below if path.is_file())]
@@ -96,7 +96,7 @@ STAGES = (
     ),
     Stage(
         "evaluate",
-        _section("evaluate", "fit"),
+        _section("evaluate", "fit", "regressors"),
         run=_body("evaluate", "run"),
         needs=(
             "build_dataset",

@@ -12,6 +12,7 @@ from editing import ControllerMap
 from fitting import PartOverlap, part_iou, render_labels
 
 from ..contracts import PARTS, REGIONS
+from ..errors import UserError
 from ..face_file import RunFace, editor_of, named_controls, state_of, write_mesh
 from ..face_fit import CAMERA
 from ..figures import Gallery
@@ -65,6 +66,8 @@ def _renders(context: StageContext, model: PartFaceModel, faces: RunFaces) -> di
     for name, fine_tuned in (("network, pre-trained", False), ("network (NEO-3DF)", True)):
         network = load_network(inputs, context.config.regressors.encoder, fine_tuned=fine_tuned)
         renders[name] = _label_images(model, _composed(model, network(crops, five_points)), faces.pose)
+    if fits["face_id"] != faces.face_id:
+        raise UserError("the fits are not of this run's validation faces; make them again with --refresh fit_photos")
     renders[f"after mask fitting ({context.config.fit.start} start)"] = np.asarray(fits["labels_after"])
     return renders
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataset_builder import Detection, Photo
 from dataset_builder.photos import PHOTO_SUFFIXES as READABLE
 from flows.config import parse_config
 from flows.errors import UserError
+from flows.real_photos import PhotoPreparer, RejectedInput
 from flows.run_data import load_faces, masked_training_faces, validation_faces
 from flows.sources import PHOTO_SUFFIXES, digest_files, distinct_names, list_photos, split_photos
 from flows.stages import STAGES
@@ -158,3 +160,26 @@ def test_faces_without_masks_are_an_error_that_says_what_to_change(tiny_run):
     unclean = replace(faces, clean=np.zeros(len(faces), bool))
     with pytest.raises(UserError, match=r"clean validation face .* or raise dataset\.validation_share"):
         validation_faces(unclean)
+
+
+def test_another_face_model_file_under_the_same_name_changes_the_key(tmp_path):
+    (path,) = touch(tmp_path, "face.npz")
+    config = parse_config({"dataset": {"face_model": str(path)}})
+    before = STAGES[0].config(config)
+    path.write_bytes(b"another face")
+    assert STAGES[0].config(config) != before
+
+
+def test_a_photo_whose_face_cannot_be_aligned_is_set_aside():
+    class OnePointFive:
+        def detect(self, image):
+            return [Detection(np.array([10.0, 10, 90, 90]), 0.9, np.full((5, 2), 40.0))]
+
+    preparer = object.__new__(PhotoPreparer)
+    preparer._detector = OnePointFive()
+    photo = Photo("a", Path("a.jpg"), np.zeros((100, 100, 3), np.uint8), None, None, "")
+    (entry,) = split([photo.path])
+    result = preparer.prepare(photo, entry)
+    assert isinstance(result, RejectedInput)
+    assert result.code == "unusable"
+    assert result.detail.startswith("a.jpg: ")
