@@ -13,6 +13,7 @@ from dataset_builder.assets import (
     asset_path,
     describe_assets,
     fetch_asset,
+    weights_file,
 )
 
 CONTENT = b"weights of a very small network"
@@ -41,7 +42,8 @@ def put(folder, asset, content=CONTENT):
 def test_every_asset_row_is_complete():
     for name, asset in ASSETS.items():
         assert name == asset.name
-        assert len(asset.sha256) == 64
+        assert asset.sha256 is None or len(asset.sha256) == 64
+        assert asset.sha256 or not asset.url, "what cannot be verified is not fetched"
         assert asset.licence
         assert asset.source
         assert asset.used_by
@@ -120,5 +122,28 @@ def test_description_has_a_row_per_asset(tiny, tmp_path):
 def test_assets_at_hand_have_their_hashes():
     if "NEO3DF_ASSETS" not in os.environ:
         pytest.skip("NEO3DF_ASSETS is not set: no assets to verify")
-    for name in ASSETS:
+    found = [row.name for row in describe_assets() if row.path is not None]
+    assert "mobilefacenet_112" in found
+    for name in found:
         assert asset_path(name).is_file()
+
+
+def test_an_asset_without_a_hash_may_hold_anything(tiny, tmp_path, monkeypatch):
+    unknown = Asset(tiny.name, tiny.file, None, tiny.licence, tiny.source, tiny.used_by)
+    monkeypatch.setattr(assets, "ASSETS", {"tiny": unknown})
+    with pytest.raises(AssetMissing) as error:
+        asset_path("tiny")
+    assert "None" not in str(error.value)
+    path = put(tmp_path / "given", tiny, b"anything")
+    assert asset_path("tiny") == path
+
+
+def test_a_file_given_by_path_comes_before_the_asset(tiny, tmp_path):
+    asset = put(tmp_path / "given", tiny)
+    assert weights_file("tiny", None) == asset
+    own = tmp_path / "own.bin"
+    with pytest.raises(AssetMissing) as error:
+        weights_file("tiny", own)
+    assert str(error.value) == (f"{own}: no such weights file; this test takes tiny.bin from made here (licence CC0)")
+    own.write_bytes(b"another network of the user's")
+    assert weights_file("tiny", own) == own

@@ -136,12 +136,12 @@ def test_unreadable_and_incomplete_archives_are_named(tmp_path):
 
 
 def test_pickled_arrays_and_wrong_shapes_are_refused(tmp_path):
-    arrays = {key: np.zeros(1) for key in ICT_KEYS}
+    arrays = {key: np.zeros(1) for key in ICT_KEYS} | {"n_narrow_verts": np.array(5), "ex_names": np.array(["a"])}
     pickled = tmp_path / "pickled.npz"
     np.savez(pickled, **{**arrays, "ex_names": np.array([{"a": 1}], dtype=object)})
     with pytest.raises(ValueError, match=r"pickled\.npz: not a readable NumPy archive"):
         load_ict(pickled)
     bent = tmp_path / "bent.npz"
     np.savez(bent, **{**arrays, "mean": np.zeros((5, 3)), "id_basis": np.zeros((2, 4, 3))})
-    with pytest.raises(ValueError, match=r"id_basis has shape \(2, 4, 3\), expected \(modes, 5, 3\)"):
+    with pytest.raises(ValueError, match=r"id_basis has shape \(2, 4, 3\) of float64, expected numbers \(\*, 5, 3\)"):
         load_ict(bent)

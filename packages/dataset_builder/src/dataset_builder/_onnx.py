@@ -12,6 +12,7 @@ class OnnxNetwork:
 
     Raises:
         ImportError: onnxruntime is not installed; the message names the extra.
+        ValueError: the file is damaged or no ONNX network.
     """
 
     def __init__(self, path: Path) -> None:
@@ -22,7 +23,11 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3  # exporters' warnings about constant folding are not the user's business
-        self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions have no common public base
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{path}: not a readable ONNX network ({reason[:160]})") from error
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:

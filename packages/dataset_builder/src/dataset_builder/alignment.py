@@ -19,7 +19,7 @@ UInt8 = NDArray[np.uint8]
 CROP_SIZE = 224
 
 _TARGET_SIZE = 102.0  # pixels of the crop per decimetre of the canonical face
-_CANONICAL_DM = np.array(
+CANONICAL_FIVE_POINTS_DM = np.array(
     [
         [-0.3114866, 0.2903608, 0.1337795],
         [0.3097989, 0.2897204, 0.1317953],
@@ -110,7 +110,7 @@ def _fit_camera(points: Float64, height: int) -> tuple[float, float, float]:
     if points.shape != (5, 2) or not np.isfinite(points).all():
         raise ValueError(f"five points must be (5, 2) and finite, got shape {points.shape}: {points.tolist()}")
     y_up = height - 1 - points[:, 1]
-    canonical = np.concatenate([_CANONICAL_DM, np.ones((5, 1))], 1)
+    canonical = np.concatenate([CANONICAL_FIVE_POINTS_DM, np.ones((5, 1))], 1)
     solution, *_ = np.linalg.lstsq(canonical, np.stack([points[:, 0], y_up], 1), rcond=None)
     size = np.linalg.norm(solution[:3], axis=0).mean()
     if size < 1e-3:

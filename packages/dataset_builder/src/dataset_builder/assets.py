@@ -9,18 +9,22 @@ import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+from ._checkpoints import file_sha256
 
 
 @dataclass(frozen=True)
 class Asset:
-    """One file: its name, path below an asset folder, SHA-256, licence, origin, user in this package, and address."""
+    """One file: its name, path below an asset folder, SHA-256, licence, origin, user in this package, and address.
+
+    Without a hash any content is taken and nothing is fetched.
+    """
 
     name: str
     file: str
-    sha256: str
+    sha256: str | None
     licence: str
     source: str
     used_by: str
@@ -36,7 +40,7 @@ class AssetStatus:
     licence: str
     used_by: str
     file: str
-    sha256: str
+    sha256: str | None
     source: str
     fetchable: bool
 
@@ -50,6 +54,7 @@ class AssetCorrupt(ValueError):
 
 
 _RAW = "https://raw.githubusercontent.com"
+_GITHUB = "https://github.com"
 
 ASSETS: dict[str, Asset] = {
     asset.name: asset
@@ -99,6 +104,42 @@ ASSETS: dict[str, Asset] = {
             "load_encoder('mobilefacenet')",
             f"{_RAW}/foamliu/MobileFaceNet/22d3e78287c70e23cf2f5b6a6a92594008831a7f/weights/MobileFaceNet.onnx",
         ),
+        Asset(
+            "facenet_vggface2",
+            "weights/20180402-114759-vggface2.pt",
+            "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
+            "MIT (trained on VGGFace2: research use)",
+            "timesler/facenet-pytorch, release v2.2.9",
+            "load_encoder('facenet')",
+            f"{_GITHUB}/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt",
+        ),
+        Asset(
+            "arcface_ir_se50",
+            "weights/recognition_arcface_ir_se50.pth",
+            "a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
+            "MIT (trained on MS1M: research use)",
+            "xinntao/facexlib, release v0.1.0, from TreB1eN/InsightFace_Pytorch",
+            "load_encoder('arcface')",
+            f"{_GITHUB}/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth",
+        ),
+        Asset(
+            "parsing_bisenet",
+            "weights/parsing_bisenet.pth",
+            None,
+            "MIT (trained on CelebAMask-HQ: non-commercial research)",
+            f"{_GITHUB}/xinntao/facexlib/releases/download/v0.2.0/parsing_bisenet.pth, "
+            "from zllrunning/face-parsing.PyTorch",
+            "load_parser('bisenet')",
+        ),
+        Asset(
+            "parsing_parsenet",
+            "weights/parsing_parsenet.pth",
+            "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
+            "CC BY-NC-SA 4.0 (trained on CelebAMask-HQ: non-commercial research)",
+            "xinntao/facexlib, release v0.2.2, from chaofengc/PSFRGAN",
+            "load_parser('parsenet')",
+            f"{_GITHUB}/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth",
+        ),
     )
 }
 """Every asset of this package by name."""
@@ -136,6 +177,24 @@ def asset_path(name: str, *, download: bool = False) -> Path:
         return fetch_asset(name)
     _verify(asset, found)
     return found
+
+
+def weights_file(name: str, given: Path | None) -> Path:
+    """The file a user gives, else that of the asset, verified. A given file may have any content.
+
+    Raises:
+        AssetMissing: neither is there; the message says what is wanted, its licence and where to get it.
+        AssetCorrupt: the asset has another hash than the published file.
+    """
+    if given is None:
+        return asset_path(name)
+    if not given.is_file():
+        asset = _asset(name)
+        raise AssetMissing(
+            f"{given}: no such weights file; {asset.used_by} takes {Path(asset.file).name} from {asset.source} "
+            f"(licence {asset.licence})"
+        )
+    return given
 
 
 def fetch_asset(name: str) -> Path:
@@ -186,16 +245,17 @@ def _find(asset: Asset) -> Path | None:
 
 def _missing(asset: Asset) -> str:
     places = " or ".join(str(folder / asset.file) for folder in asset_folders())
+    digest = f"sha256 {asset.sha256}; " if asset.sha256 else ""
     fetch = f" or fetch it with fetch_asset({asset.name!r})" if asset.url else ""
     return (
-        f"{asset.used_by} needs {asset.file} (sha256 {asset.sha256}; licence {asset.licence}; from {asset.source}): "
+        f"{asset.used_by} needs {asset.file} ({digest}licence {asset.licence}; from {asset.source}): "
         f"put it at {places}{fetch}."
     )
 
 
 def _verify(asset: Asset, path: Path) -> None:
-    stat = path.stat()
-    _check_hash(asset, str(path), _file_hash(path, stat.st_size, stat.st_mtime_ns))
+    if asset.sha256 is not None:
+        _check_hash(asset, str(path), file_sha256(path))
 
 
 def _check_hash(asset: Asset, place: str, found: str) -> None:
@@ -203,9 +263,3 @@ def _check_hash(asset: Asset, place: str, found: str) -> None:
         raise AssetCorrupt(
             f"{place}: sha256 {found} is not that of asset {asset.name!r}, {asset.sha256}; replace the file"
         )
-
-
-@lru_cache
-def _file_hash(path: Path, size: int, modified_ns: int) -> str:  # size and time make a changed file a new key
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,28 +1,30 @@
 """Networks that turn an aligned crop into an embedding, for regression of face shapes from photos."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor, nn
 
+from . import arcface, facenet
+from ._checkpoints import file_sha256, state_sha256
 from ._onnx import OnnxNetwork
-from .assets import asset_path
-from .small_encoder import SmallEncoder, check_crops
+from .assets import weights_file
+from .preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from .small_encoder import SmallEncoder
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
-ENCODERS = ("mobilefacenet", "small")
+ENCODERS = ("facenet", "arcface", "mobilefacenet", "small")
 
-# Where ArcFace crops of 112 x 112 pixels put the five points (Deng et al. 2019).
-_ARCFACE_POINTS = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
-_ARCFACE_SIZE = 112
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_BATCH = 16
+_FACENET_INPUT = Preprocessing("standard", facenet.INPUT_SIZE, (127.5,) * 3, (128.0,) * 3)
+# The network was trained on images with red and blue exchanged.
+_ARCFACE_INPUT = Preprocessing("arcface", 112, (127.5,) * 3, (127.5,) * 3, "BGR")
 
 
 class FaceEncoder(Protocol):
@@ -31,23 +33,62 @@ class FaceEncoder(Protocol):
     Attributes:
         name: as given to :func:`load_encoder`.
         dim: length E of an embedding.
+        differentiable: whether gradients reach its weights, that is, whether it is a :class:`TrainableEncoder`.
+        preprocessing: what it makes of a crop first.
+        weights_sha256: hex digest of its weights as they are now; fine-tuning changes it.
     """
 
     name: str
     dim: int
+    differentiable: bool
+    preprocessing: Preprocessing
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hex digest of the weights."""
+        ...
 
     def encode(self, images: UInt8, five_points: NDArray[np.floating]) -> Float32:
         """Embeddings (B, E) float32 of crops (B, 224, 224, 3) uint8 RGB and their five points (B, 5, 2) crop px."""
         ...
 
 
+@runtime_checkable
+class TrainableEncoder(FaceEncoder, Protocol):
+    """An encoder that fine-tuning can reach: ``embed(prepare(images, five_points))`` has gradients."""
+
+    def prepare(self, images: UInt8, five_points: NDArray[np.floating] | None = None) -> Tensor:
+        """Input (B, 3, size, size) float32 of the network."""
+        ...
+
+    def embed(self, prepared: Tensor) -> Tensor:
+        """Embeddings (B, E), differentiable in the weights and the input."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The weights to be trained."""
+        ...
+
+
 def load_encoder(name: str, checkpoint: Path | None = None) -> FaceEncoder:
-    """An encoder by name: "mobilefacenet" (an asset) or "small" (a checkpoint written by :meth:`SmallEncoder.save`).
+    """An encoder by name.
+
+    Args:
+        name: "facenet", "arcface" or "mobilefacenet", whose weights are assets; or "small", which is trained here.
+        checkpoint: the weights file. None takes the asset; "small" has none and needs what its ``save`` wrote.
 
     Raises:
-        ValueError: unknown name, or "small" without a checkpoint.
-        AssetMissing: no MobileFaceNet weights.
+        ValueError: unknown name, "small" without a checkpoint, or a file that is damaged or of another network.
+        AssetMissing: no such file; the message says which is wanted, its licence and where to get it.
+        AssetCorrupt: the asset has another hash than the published file.
+        ImportError: a library of the extra [photos] is missing.
     """
+    if name == "facenet":
+        network: nn.Module = facenet.load_facenet(weights_file("facenet_vggface2", checkpoint))
+        return TorchEncoder(name, network, facenet.EMBEDDING, _FACENET_INPUT)
+    if name == "arcface":
+        network = arcface.load_arcface(weights_file("arcface_ir_se50", checkpoint))
+        return TorchEncoder(name, network, arcface.EMBEDDING, _ARCFACE_INPUT)
     if name == "mobilefacenet":
         return MobileFaceNetEncoder(checkpoint)
     if name == "small":
@@ -57,14 +98,74 @@ def load_encoder(name: str, checkpoint: Path | None = None) -> FaceEncoder:
     raise ValueError(f"no encoder named {name!r}; there are {', '.join(ENCODERS)}")
 
 
+class TorchEncoder(nn.Module):
+    """A PyTorch network with its preprocessing, as an encoder that can be fine-tuned.
+
+    Args:
+        name: of the encoder.
+        network: from (B, 3, size, size) to (B, dim).
+        dim: length of an embedding.
+        preprocessing: what the network was trained on.
+    """
+
+    differentiable = True
+
+    def __init__(self, name: str, network: nn.Module, dim: int, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.name, self.dim, self.preprocessing = name, dim, preprocessing
+        self.network = network
+        self.train(network.training)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hex digest of the weights as they are now: after fine-tuning it is another."""
+        return state_sha256(self.network)
+
+    def prepare(self, images: UInt8, five_points: NDArray[np.floating] | None = None) -> Tensor:
+        """Input (B, 3, size, size) float32 of crops (B, 224, 224, 3) uint8 and their five points (B, 5, 2)."""
+        return self.preprocessing.apply(images, five_points)
+
+    def embed(self, prepared: Tensor) -> Tensor:
+        """Embeddings (B, dim), differentiable."""
+        result: Tensor = self.network(prepared)
+        return result
+
+    def forward(self, prepared: Tensor) -> Tensor:
+        """As :meth:`embed`."""
+        return self.embed(prepared)
+
+    @torch.no_grad()
+    def encode(self, images: UInt8, five_points: NDArray[np.floating] | None = None) -> Float32:
+        """Embeddings (B, dim) float32 of crops (B, 224, 224, 3) uint8, in evaluation mode.
+
+        Raises:
+            ValueError: wrong shapes, or the five points of a face coincide.
+        """
+        prepared = self.prepare(images, five_points)
+        training = self.training
+        self.eval()
+        found = [self.embed(some) for some in prepared.split(_BATCH)]
+        self.train(training)
+        return torch.cat(found).numpy() if found else np.empty((0, self.dim), np.float32)
+
+
 class MobileFaceNetEncoder:
     """Identity embedding of MobileFaceNet (Chen et al. 2018), 128 numbers, on a similarity crop of 112 x 112 pixels."""
 
     name = "mobilefacenet"
     dim = 128
+    differentiable = False
+    preprocessing = Preprocessing("arcface", 112, IMAGENET_MEAN, IMAGENET_STD)
 
     def __init__(self, weights: Path | None = None) -> None:
-        self._network = OnnxNetwork(asset_path("mobilefacenet_112") if weights is None else weights)
+        path = weights_file("mobilefacenet_112", weights)
+        self._network = OnnxNetwork(path)
+        self._sha256 = file_sha256(path)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hex digest of the file."""
+        return self._sha256
 
     def encode(self, images: UInt8, five_points: NDArray[np.floating]) -> Float32:
         """Embeddings (B, 128) float32 of crops (B, 224, 224, 3) uint8 RGB and five points (B, 5, 2) crop pixels.
@@ -72,45 +173,8 @@ class MobileFaceNetEncoder:
         Raises:
             ValueError: wrong shapes, or the five points of a face coincide.
         """
-        check_crops(images)
-        points = np.asarray(five_points, np.float64)
-        if points.shape != (len(images), 5, 2):
-            raise ValueError(f"five points must be ({len(images)}, 5, 2) for {len(images)} images, got {points.shape}")
+        prepared = self.preprocessing.apply(images, five_points).numpy()
         embeddings = np.empty((len(images), self.dim), np.float32)
-        for i, (image, five) in enumerate(zip(images, points, strict=True)):
-            crop = arcface_crop(image, five).astype(np.float32)
-            pixels = (crop / np.float32(255) - _IMAGENET_MEAN) / _IMAGENET_STD
-            embeddings[i] = self._network(pixels.transpose(2, 0, 1)[None])[0]
+        for i, pixels in enumerate(prepared):  # the network was exported for one image
+            embeddings[i] = self._network(pixels[None])[0]
         return embeddings
-
-
-def arcface_crop(image: UInt8, five_points: NDArray[np.floating]) -> UInt8:
-    """Face rotated and scaled to ArcFace's template, (112, 112, 3) uint8, from an image and its five points (5, 2).
-
-    Sampled at twice the size and averaged 2 x 2, since the usual crop is about half as large as its source.
-    """
-    similarity = fit_similarity(np.asarray(five_points, np.float64), _ARCFACE_POINTS * 2)
-    size = 2 * _ARCFACE_SIZE
-    to_source = np.linalg.inv(similarity)[:2].ravel()
-    warped = Image.fromarray(image).transform(
-        (size, size), Image.Transform.AFFINE, tuple(to_source), Image.Resampling.BILINEAR
-    )
-    return np.asarray(warped.reduce(2))
-
-
-def fit_similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least-squares rotation, scale and translation (3, 3) from points (N, 2) to points (N, 2); no reflection.
-
-    In the plane a similarity is one complex factor and one complex shift, so the least squares are closed-form.
-
-    Raises:
-        ValueError: the source points coincide or are not finite.
-    """
-    z, w = source @ [1, 1j], target @ [1, 1j]
-    centred = z - z.mean()
-    spread = np.vdot(centred, centred).real
-    if not np.isfinite(spread) or spread < 1e-6:
-        raise ValueError(f"the points of a face must be finite and apart: {source.tolist()}")
-    factor = np.vdot(centred, w - w.mean()) / spread
-    shift = w.mean() - factor * z.mean()
-    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag], [0, 0, 1]])

@@ -31,6 +31,9 @@ class FaceModel:
         uv: (V, 2) float32 texture coordinates in [0, 1], v up, or None.
         labels: (V,) int64 known part labels (truth of built-in faces), or None.
         chart: (V, 2) float32 canonical point of a procedural face, in mm, or None.
+        albedo: (V, 3) float32 mean skin colour, sRGB in [0, 1], or None.
+        albedo_basis: (V, 3, Na) float32, sRGB per standard deviation of a colour mode, or None; needs ``albedo``.
+        source: the files and the publication the numbers come from; empty for a built-in face.
     """
 
     name: str
@@ -46,6 +49,9 @@ class FaceModel:
     uv: Float32 | None = None
     labels: Int64 | None = None
     chart: Float32 | None = None
+    albedo: Float32 | None = None
+    albedo_basis: Float32 | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         v = len(self.mean)
@@ -60,8 +66,17 @@ class FaceModel:
             raise ValueError(f"face model {self.name!r}: landmarks68 must be 68 vertex ids in 0..{v - 1}")
         if len(self.ex_names) != self.ex_basis.shape[2] or len(self.ex_range) != self.ex_basis.shape[2]:
             raise ValueError(f"face model {self.name!r}: ex_names and ex_range must have {self.ex_basis.shape[2]} rows")
-        for what, values in (("mean", self.mean), ("id_basis", self.id_basis), ("ex_basis", self.ex_basis)):
-            if not np.isfinite(values).all():
+        for what, shape in (("mirror", (v,)), ("labels", (v,)), ("uv", (v, 2)), ("chart", (v, 2)), ("albedo", (v, 3))):
+            values = getattr(self, what)
+            if values is not None and values.shape != shape:
+                raise ValueError(f"face model {self.name!r}: {what} has shape {values.shape}, expected {shape}")
+        if self.mirror is not None and (self.mirror.min() < 0 or self.mirror.max() >= v):
+            raise ValueError(f"face model {self.name!r}: mirror must name vertices in 0..{v - 1}")
+        if self.albedo_basis is not None and (self.albedo is None or self.albedo_basis.shape[:2] != (v, 3)):
+            raise ValueError(f"face model {self.name!r}: albedo_basis must be ({v}, 3, Na) and come with an albedo")
+        for what in ("mean", "id_basis", "ex_basis", "albedo", "albedo_basis"):
+            values = getattr(self, what)
+            if values is not None and not np.isfinite(values).all():
                 raise ValueError(f"face model {self.name!r}: {what} holds a value that is not finite")
 
     @property
@@ -79,12 +94,31 @@ class FaceModel:
         """Number of expressions Ne."""
         return self.ex_basis.shape[2]
 
+    @property
+    def n_albedo(self) -> int:
+        """Number of colour modes Na."""
+        return 0 if self.albedo_basis is None else self.albedo_basis.shape[2]
+
     def shape(self, identity: NDArray[np.floating], expression: NDArray[np.floating] | None = None) -> Float32:
         """Vertices (..., V, 3) float32 in mm for identity (..., Ni) and, if given, expression (..., Ne)."""
         vertices = self.mean + _combine(self.id_basis, identity, "identity")
         if expression is not None and self.n_expression:
             vertices = vertices + _combine(self.ex_basis, expression, "expression")
         return vertices.astype(np.float32)
+
+    def colours(self, texture: NDArray[np.floating] | None = None) -> Float32:
+        """Skin colours (..., V, 3) float32, sRGB in [0, 1], for colour coefficients (..., Na), or of the mean face.
+
+        Raises:
+            ValueError: the model has no colours, or not that many modes.
+        """
+        if self.albedo is None:
+            raise ValueError(f"face model {self.name!r} has no colours")
+        if texture is None:
+            return self.albedo.clip(0, 1)
+        if self.albedo_basis is None:
+            raise ValueError(f"face model {self.name!r} has a mean colour but no colour modes")
+        return (self.albedo + _combine(self.albedo_basis, texture, "colour")).clip(0, 1).astype(np.float32)
 
     def sample(self, n: int, seed: int) -> Float32:
         """Identity coefficients (n, Ni) float32 of random faces, N(0, 1) clipped at 3 standard deviations."""

@@ -4,7 +4,6 @@ Li, Bladin, Zhao, Chinara, Ingraham, Xiang, Ren, Prasad, Kishore, Xing, Li: "Lea
 Attributes", CVPR 2020.
 """
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from ._arrays import checked_numbers, read_archive
 from .eye_caps import Cap, boundary_loops, cap_hole
+from .face_frame import require_face_frame
 from .face_model import FaceModel, Float32, Int64
+from .ict_folder import ict_folder, read_ict_folder
 from .subdivision import midpoint_subdivision
 
 LICENCE = "MIT, (c) 2020 USC ICT; cite Li et al., CVPR 2020"
 ICT_KEYS = ("mean", "id_basis", "ex_basis", "ex_names", "quads", "landmarks68", "n_narrow_verts")
+_UV_KEYS = ("uv", "tris", "tris_uv")
 _RIM_VERTICES = 42
 _CAP_RINGS = 3
 _COARSE_FACES = 13_708  # narrow face and caps before subdivision
@@ -33,15 +36,18 @@ def load_ict(path: Path, *, subdivisions: int = 1) -> FaceModel:
     from 0 to 1. The triangles of the caps are the last ones (:func:`eye_cap_vertices`).
 
     Args:
-        path: NumPy archive with ``mean`` (V, 3) mm, ``id_basis`` (100, V, 3) mm per standard deviation, ``ex_basis``
-            (53, V, 3), ``ex_names``, ``quads`` (Q, 4), ``landmarks68`` and ``n_narrow_verts`` (the vertices of the
-            narrow face come first); ``uv`` with ``tris`` and ``tris_uv`` is optional.
+        path: the published folder of OBJ meshes (``FaceXModel``, or the folder that holds it), or a NumPy archive
+            with ``mean`` (V, 3) mm, ``id_basis`` (100, V, 3) mm per standard deviation, ``ex_basis`` (53, V, 3),
+            ``ex_names``, ``quads`` (Q, 4), ``landmarks68`` and ``n_narrow_verts`` (the vertices of the narrow face
+            come first); ``uv`` with ``tris`` and ``tris_uv`` is optional.
         subdivisions: midpoint subdivisions of the whole mesh.
 
     Raises:
-        ValueError: if the file is no such archive, or its mesh is not the mirrored face with two lid openings.
+        ValueError: if the file or folder is not the ICT face, or its mesh is not the mirrored face with two lid
+            openings.
     """
-    data = _read(path)
+    folder = ict_folder(path)
+    data = read_ict_folder(folder) if folder else _read(path)
     n_narrow = int(data["n_narrow_verts"])
     quads = data["quads"].astype(np.int64)
     quads = quads[(quads < n_narrow).all(1)]
@@ -61,7 +67,7 @@ def load_ict(path: Path, *, subdivisions: int = 1) -> FaceModel:
     mean_fine = operator @ data["mean"][:n_narrow]
     mean_fine -= mean_fine.mean(0, dtype=np.float64).astype(np.float32) * [0, 1, 1]
     uv = _vertex_uv(data, n_narrow)
-    return FaceModel(
+    model = FaceModel(
         name="ict",
         licence=LICENCE,
         mean=mean_fine.astype(np.float32),
@@ -73,7 +79,9 @@ def load_ict(path: Path, *, subdivisions: int = 1) -> FaceModel:
         ex_range=np.tile(np.array([0, 1], np.float32), (len(data["ex_names"]), 1)),
         mirror=mirror_map(mean_fine),
         uv=None if uv is None else operator @ uv,
+        source="ICT-FaceKit (github.com/ICT-VGL/ICT-FaceKit), narrow face",
     )
+    return require_face_frame(model, str(path))
 
 
 def eye_cap_vertices(model: FaceModel) -> Int64:
@@ -100,20 +108,24 @@ def mirror_map(vertices: NDArray[np.floating], tolerance: float = _MIRROR_TOLERA
 
 
 def _read(path: Path) -> dict[str, NDArray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable NumPy archive of the ICT face ({error})") from error
+    data = read_archive(path, "NumPy archive of the ICT face")
     missing = [key for key in ICT_KEYS if key not in data]
     if missing:
         raise ValueError(f"{path}: not the ICT face, the archive lacks {', '.join(missing)}")
-    v = len(data["mean"])
-    for key in ("id_basis", "ex_basis"):
-        if data[key].shape[1:] != (v, 3):
-            raise ValueError(f"{path}: {key} has shape {data[key].shape}, expected (modes, {v}, 3)")
-    if not 0 < int(data["n_narrow_verts"]) <= v:
-        raise ValueError(f"{path}: n_narrow_verts is {int(data['n_narrow_verts'])}, expected 1 to {v}")
+    v = len(checked_numbers(data["mean"], (None, 3), f"{path}: mean"))
+    n_narrow = checked_numbers(data["n_narrow_verts"], (), f"{path}: n_narrow_verts")
+    if not 0 < n_narrow <= v:
+        raise ValueError(f"{path}: n_narrow_verts is {n_narrow}, expected 1 to {v}")
+    if data["ex_names"].ndim != 1 or data["ex_names"].dtype.kind != "U":
+        raise ValueError(f"{path}: ex_names must be a list of names, got {data['ex_names'].dtype}")
+    checked_numbers(data["id_basis"], (None, v, 3), f"{path}: id_basis")
+    checked_numbers(data["ex_basis"], (len(data["ex_names"]), v, 3), f"{path}: ex_basis", may_be_empty=True)
+    checked_numbers(data["quads"], (None, 4), f"{path}: quads", below=v)
+    checked_numbers(data["landmarks68"], (68,), f"{path}: landmarks68", below=v)
+    if set(_UV_KEYS) <= data.keys():
+        n_uv = len(checked_numbers(data["uv"], (None, 2), f"{path}: uv"))
+        n_triangles = len(checked_numbers(data["tris"], (None, 3), f"{path}: tris", below=v))
+        checked_numbers(data["tris_uv"], (n_triangles, 3), f"{path}: tris_uv", below=n_uv)
     return data
 
 
@@ -148,7 +160,7 @@ def _nearest_landmarks(landmarks: NDArray, mean: NDArray, n_narrow: int) -> Int6
 
 def _vertex_uv(data: dict[str, NDArray], n_narrow: int) -> Float32 | None:
     """Texture coordinates (n_narrow, 2) of the narrow face, or None where a seam gives a vertex more than one."""
-    if not {"uv", "tris", "tris_uv"} <= data.keys():
+    if not set(_UV_KEYS) <= data.keys():
         return None
     inside = (data["tris"] < n_narrow).all(1)
     vertex, corner_uv = data["tris"][inside].ravel(), data["uv"][data["tris_uv"][inside].ravel()]

@@ -4,15 +4,18 @@ Every reader of a 2D parsing mask goes through here, so that no other numbering 
 (:data:`dataset_builder.parts.LABEL_IDS`) leaves this module.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import sparse
 
+from ._image_files import UnusableImage, decode_image, printable, read_bytes
 from .alignment import CROP_SIZE, CropTransform
 from .parts import LABEL_IDS
+
+MASK_SUFFIX = ".png"
 
 UInt8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
@@ -74,6 +77,30 @@ def labels_from_index_mask(
     return label_of[mask], ignored[mask]
 
 
+def read_mask(masks: Path, stem: str, photo: Path | None = None) -> tuple[UInt8, Bool] | None:
+    """Part labels (h, w) uint8 and ignore (h, w) bool of a photo's mask, or None where there is none.
+
+    Args:
+        masks: a mask file; or a folder, of index PNGs ``{stem}.png`` in CelebAMask-HQ numbering or of the per-class
+            tree of CelebAMask-HQ.
+        stem: of the photo's name.
+        photo: the photo itself, which is not its own mask.
+
+    Raises:
+        UnusableImage: a ValueError with a ``code``: what :mod:`dataset_builder._image_files` finds wrong with a file,
+            "mask_format", "mask_label" or "mask_size" (two class masks differ in size).
+    """
+    if not os.path.isdir(masks):
+        return _read_index_mask(masks)
+    for suffix in (MASK_SUFFIX, MASK_SUFFIX.upper()):
+        index_mask = masks / f"{stem}{suffix}"
+        if index_mask != photo and os.path.lexists(
+            index_mask
+        ):  # a link to nowhere is a damaged mask, not an absent one
+            return _read_index_mask(index_mask)
+    return labels_from_class_folder(masks, stem) if class_masks(masks, stem) else None
+
+
 def class_masks(folder: Path, stem: str) -> dict[str, Path]:
     """Binary mask files ``{stem}_{class}.png`` of one photo, by class name.
 
@@ -85,11 +112,24 @@ def class_masks(folder: Path, stem: str) -> dict[str, Path]:
         number = int(stem)
         places = [(folder / str(number // 2000), f"{number:05d}"), (folder, f"{number:05d}"), *places]
     for place, prefix in places:
-        paths = {name: place / f"{prefix}_{name}.png" for name in CELEBAMASK_CLASSES[1:]}
-        found = {name: path for name, path in paths.items() if path.is_file()}
+        paths = {name: place / f"{prefix}_{name}{MASK_SUFFIX}" for name in CELEBAMASK_CLASSES[1:]}
+        found = {name: path for name, path in paths.items() if os.path.lexists(path)}
         if found:
             return found
     return {}
+
+
+def class_mask_stem(path: Path) -> str | None:
+    """Stem of the photo that a file of the per-class layout belongs to, by its name alone; None for another file."""
+    for name in CELEBAMASK_CLASSES[1:]:
+        if path.name.endswith(f"_{name}{MASK_SUFFIX}"):
+            return class_stem(path.name.removesuffix(f"_{name}{MASK_SUFFIX}"))
+    return None
+
+
+def class_stem(stem: str) -> str:
+    """A stem without leading zeros if it is a number: how ``00007_skin.png`` and ``7.jpg`` find each other."""
+    return str(int(stem)) if stem.isascii() and stem.isdigit() else stem
 
 
 def labels_from_class_folder(folder: Path, stem: str) -> tuple[UInt8, Bool]:
@@ -99,8 +139,8 @@ def labels_from_class_folder(folder: Path, stem: str) -> tuple[UInt8, Bool]:
 
     Raises:
         FileNotFoundError: the tree holds no mask of this photo.
-        ValueError: two masks of the photo differ in size, or one is not single-channel.
-        OSError: a file cannot be decoded.
+        UnusableImage: a ValueError: two masks of the photo differ in size, one is not black and white, or a file
+            cannot be decoded.
     """
     paths = class_masks(folder, stem)
     if not paths:
@@ -109,7 +149,10 @@ def labels_from_class_folder(folder: Path, stem: str) -> tuple[UInt8, Bool]:
     shape = next(iter(present.values())).shape
     for name, mask in present.items():
         if mask.shape != shape:
-            raise ValueError(f"{paths[name]}: {mask.shape[1]}x{mask.shape[0]} px, the other classes have {shape[::-1]}")
+            raise UnusableImage(
+                "mask_size",
+                f"{paths[name].name}: {mask.shape[1]}x{mask.shape[0]} px, the other classes have {shape[::-1]}",
+            )
     labels = np.zeros(shape, np.uint8)
     for name, region in CLASS_REGIONS.items():
         if name in present:
@@ -168,7 +211,23 @@ def _overlaps(edges: NDArray[np.float64], n: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((share[inside], (row_ids[inside], cells[inside])), shape=(len(edges) - 1, n))
 
 
+def _read_index_mask(path: Path) -> tuple[UInt8, Bool]:
+    shown = printable(path.name)
+    image = decode_image(read_bytes(path), shown)
+    if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+        raise UnusableImage("mask_format", f"{shown}: a mask has one channel of label ids, this one is {image.mode}")
+    indices = np.asarray(image)
+    try:
+        return labels_from_index_mask(indices.astype(np.uint8) if indices.dtype == bool else indices, source=shown)
+    except ValueError as error:
+        raise UnusableImage("mask_label", str(error)) from error
+
+
 def _read_binary(path: Path) -> Bool:
-    with Image.open(path) as image:
-        # The official tree stores white-on-black PNGs, some of them as RGB.
-        return np.asarray(image.convert("L")) > 127
+    """White pixels of a black-and-white mask; the official tree stores some as RGB."""
+    shown = printable(path.name)
+    image = decode_image(read_bytes(path), shown)
+    values = np.asarray(image.convert("L"))
+    if 0 < values.max() < 128:
+        raise UnusableImage("mask_format", f"{shown}: a class mask is black and white, this one reaches {values.max()}")
+    return values > 127

@@ -1,25 +1,30 @@
 """Reading photographs and their masks from disk: what can be used comes out as `Photo`, the rest as `Rejected`."""
 
 import hashlib
+import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from .masks import class_masks, labels_from_class_folder, labels_from_index_mask
+from ._image_files import UnusableImage, decode_image, printable, read_bytes, rgb_pixels
+from .masks import MASK_SUFFIX, class_mask_stem, class_stem, read_mask
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
-MASK_SUFFIX = ".png"
+PHOTO_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif",
+)  # fmt: skip
+"""Endings, in any case, by which a file of a folder is taken for a photo."""
 
-RejectionCode = Literal["unreadable", "too_small", "mask_size", "mask_label", "no_face"]
+RejectionCode = Literal[
+    "not_a_file", "not_a_photo", "unreadable", "too_large", "too_small", "pixel_type", "duplicate",
+    "mask_format", "mask_size", "mask_label", "mask_empty", "no_face",
+]  # fmt: skip
+"""Why an input was set aside; the README says what each means."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +32,7 @@ class Photo:
     """A decoded photo, upright.
 
     Attributes:
-        name: the file's stem, or its full name where two photos of the folder share a stem.
+        name: the file's stem, or its full name where two photos of the folder share a stem; printable.
         path: the file.
         image: (H, W, 3) uint8 RGB.
         mask: (h, w) uint8 part labels, at the mask's own resolution but the photo's proportions; None without a mask.
@@ -45,7 +50,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A photo that cannot be used: ``code`` for counting, ``detail`` one line for the user."""
+    """An input that cannot be used: ``code`` for counting, ``detail`` one printable line for the user."""
 
     name: str
     path: Path
@@ -53,18 +58,51 @@ class Rejected:
     detail: str
 
 
-class _Unusable(Exception):
-    def __init__(self, code: RejectionCode, detail: str) -> None:
-        super().__init__(detail)
-        self.code: RejectionCode = code
+@dataclass(frozen=True)
+class PhotoFile:
+    """A file that is a photo by its name: ``name`` is to become :attr:`Photo.name`."""
+
+    name: str
+    path: Path
+
+
+def list_photos(images: Path, masks: Path | None = None) -> list[PhotoFile | Rejected]:
+    """What a folder holds, in natural order: photos by name, and everything that is none; or one photo.
+
+    Subfolders are not entered. The masks are left out: their folder, or, where it is ``images`` itself, a PNG beside
+    another photo of the same stem and the per-class files of CelebAMask-HQ.
+
+    Raises:
+        ValueError: a path does not exist, the folder cannot be read or holds no photo, or a single mask is given for a
+            folder.
+    """
+    images = Path(images)
+    masks = None if masks is None else Path(masks)
+    if not os.path.exists(images):
+        raise ValueError(f"{images}: no such photo or folder")
+    if masks is not None and not os.path.exists(masks):
+        raise ValueError(f"{masks}: no such mask or folder")
+    if not os.path.isdir(images):
+        return [PhotoFile(printable(images.stem), images)]
+    if masks is not None and not os.path.isdir(masks):
+        raise ValueError(f"{masks} is one mask, but {images} is a folder: give the folder of the masks")
+    try:
+        paths = sorted(images.iterdir(), key=_natural_key)
+    except OSError as error:
+        raise ValueError(f"{images}: {error.strerror or error}") from error
+    entries = _entries(_without_masks(paths, masks))
+    if not any(isinstance(entry, PhotoFile) for entry in entries):
+        raise ValueError(f"{images}: no photo in this folder (looked for {' '.join(PHOTO_SUFFIXES)})")
+    return entries
 
 
 def read_photos(images: Path, masks: Path | None = None, *, min_side: int = 64) -> Iterator[Photo | Rejected]:
-    """Photos of a folder (not its subfolders) in natural order, or one photo.
+    """Photos of a folder (not its subfolders) in natural order, or one photo; one result for every entry.
 
     A mask belongs to the photo of the same stem: an index PNG ``{stem}.png`` in CelebAMask-HQ numbering, or the
     per-class tree of CelebAMask-HQ. A photo without one is kept, with ``mask`` None. Where a folder holds N.jpg and
-    N.png, the PNG is taken for a mask and never for a photo. EXIF orientation is applied.
+    N.png, the PNG is taken for a mask and never for a photo. EXIF orientation is applied, the first frame of an
+    animation taken, and of files with the same content the first.
 
     Args:
         images: folder or file.
@@ -72,28 +110,75 @@ def read_photos(images: Path, masks: Path | None = None, *, min_side: int = 64) 
         min_side: a photo whose shorter side is below this many pixels is rejected.
 
     Raises:
-        ValueError: a path does not exist, the folder holds no photo, or a single mask is given for a folder.
+        ValueError: see :func:`list_photos`.
     """
-    images = Path(images)
-    masks = None if masks is None else Path(masks)
-    if not images.exists():
-        raise ValueError(f"{images}: no such photo or folder")
-    if masks is not None and not masks.exists():
-        raise ValueError(f"{masks}: no such mask or folder")
-    if masks is not None and masks.is_file() and images.is_dir():
-        raise ValueError(f"{masks} is one mask, but {images} is a folder: give the folder of the masks")
-    paths = _photo_files(images) if images.is_dir() else [images]
-    if not paths:
-        raise ValueError(f"{images}: no photo in this folder (looked for {' '.join(PHOTO_SUFFIXES)})")
-    stems = Counter(path.stem for path in paths)
-    return (_read(path.stem if stems[path.stem] == 1 else path.name, path, masks, min_side) for path in paths)
+    entries = list_photos(images, masks)
+    return _read_all(entries, None if masks is None else Path(masks), min_side)
 
 
-def _photo_files(folder: Path) -> list[Path]:
-    paths = [path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES]
-    photo_stems = {path.stem for path in paths if path.suffix.lower() != MASK_SUFFIX}
-    paths = [path for path in paths if path.suffix.lower() != MASK_SUFFIX or path.stem not in photo_stems]
-    return sorted(paths, key=_natural_key)
+def read_photo(file: PhotoFile, masks: Path | None = None, *, min_side: int = 64) -> Photo | Rejected:
+    """One photo of :func:`list_photos`, with its mask; see :func:`read_photos`. Never raises for what a file holds."""
+    path, shown = file.path, printable(file.path.name)
+    try:
+        content = read_bytes(path)
+        image = rgb_pixels(decode_image(content, shown), shown)
+        height, width = image.shape[:2]
+        if min(height, width) < min_side:
+            raise UnusableImage("too_small", f"{shown}: {width}x{height} px, the shorter side must be {min_side} px")
+        labels = None if masks is None else _mask_of(path, masks, (height, width))
+    except UnusableImage as problem:
+        return Rejected(file.name, path, cast(RejectionCode, problem.code), str(problem))
+    mask, ignore = labels or (None, None)
+    return Photo(file.name, path, image, mask, ignore, hashlib.sha256(content).hexdigest())
+
+
+def _read_all(entries: list[PhotoFile | Rejected], masks: Path | None, min_side: int) -> Iterator[Photo | Rejected]:
+    first: dict[str, str] = {}
+    for entry in entries:
+        item = read_photo(entry, masks, min_side=min_side) if isinstance(entry, PhotoFile) else entry
+        if isinstance(item, Photo) and (original := first.setdefault(item.sha256, item.path.name)) != item.path.name:
+            detail = printable(f"{item.path.name}: same content as {original}")
+            item = Rejected(item.name, item.path, "duplicate", detail)
+        yield item
+
+
+def _without_masks(paths: list[Path], masks: Path | None) -> list[Path]:
+    """Entries of a folder of photos but for the masks that are going to be read, and the folders that hold them."""
+    if masks is None or not paths:
+        return paths
+    among_photos = os.path.samefile(paths[0].parent, masks)
+    pictures = _picture_stems(paths)
+    stems = {class_stem(path.stem) for path in paths if path.suffix.lower() in PHOTO_SUFFIXES}
+
+    def is_mask(path: Path) -> bool:
+        if os.path.isdir(path):
+            return os.path.samefile(path, masks) or (among_photos and path.name.isdecimal())
+        is_png = path.suffix.lower() == MASK_SUFFIX
+        return among_photos and is_png and (path.stem in pictures or class_mask_stem(path) in stems)
+
+    return [path for path in paths if not is_mask(path)]
+
+
+def _picture_stems(paths: list[Path]) -> set[str]:
+    """Stems of the photos that no mask can be: all but PNGs."""
+    return {path.stem for path in paths if path.suffix.lower() in PHOTO_SUFFIXES and path.suffix.lower() != MASK_SUFFIX}
+
+
+def _entries(paths: list[Path]) -> list[PhotoFile | Rejected]:
+    stems = Counter(path.stem for path in paths if path.suffix.lower() in PHOTO_SUFFIXES)
+    pictures = _picture_stems(paths)
+    return [_entry(path, printable(path.stem if stems[path.stem] == 1 else path.name), pictures) for path in paths]
+
+
+def _entry(path: Path, name: str, pictures: set[str]) -> PhotoFile | Rejected:
+    shown, suffix = printable(path.name), path.suffix.lower()
+    if os.path.isdir(path):
+        return Rejected(name, path, "not_a_file", f"{shown}: a folder; subfolders are not entered")
+    if suffix not in PHOTO_SUFFIXES:
+        return Rejected(name, path, "not_a_photo", f"{shown}: not a photo by its name ({' '.join(PHOTO_SUFFIXES)})")
+    if suffix == MASK_SUFFIX and path.stem in pictures:
+        return Rejected(name, path, "not_a_photo", f"{shown}: beside a photo of that name, a PNG is taken for its mask")
+    return PhotoFile(name, path)
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
@@ -101,80 +186,20 @@ def _natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(piece), "") if i % 2 else (0, piece.lower()) for i, piece in enumerate(pieces)], path.name
 
 
-def _read(name: str, path: Path, masks: Path | None, min_side: int) -> Photo | Rejected:
-    try:
-        content = _bytes_of(path)
-        image = np.asarray(_decode(content, path).convert("RGB"))
-        height, width = image.shape[:2]
-        if min(height, width) < min_side:
-            raise _Unusable("too_small", f"{path.name}: {width}x{height} px, the shorter side must be {min_side} px")
-        labels = None if masks is None else _read_mask(path, masks, (height, width))
-    except _Unusable as problem:
-        return Rejected(name, path, problem.code, str(problem))
-    mask, ignore = labels or (None, None)
-    return Photo(name, path, image, mask, ignore, hashlib.sha256(content).hexdigest())
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _Unusable("unreadable", f"{path.name}: {error.strerror or error}") from error
-
-
-def _decode(content: bytes, path: Path) -> Image.Image:
-    """Image with every pixel decoded (a truncated file fails here) and EXIF orientation applied."""
-    if path.suffix.lower() in (".heic", ".heif"):
-        _register_heif(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(content))
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _Unusable("unreadable", f"{path.name}: {error}") from error
-
-
-def _register_heif(path: Path) -> None:
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise _Unusable("unreadable", f"{path.name}: HEIC photos need pillow-heif: pip install pillow-heif") from error
-    pillow_heif.register_heif_opener()
-
-
-def _read_mask(photo: Path, masks: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
-    index_mask = masks if masks.is_file() else masks / f"{photo.stem}{MASK_SUFFIX}"
-    if index_mask.is_file() and index_mask != photo:
-        labels, ignore = _read_index_mask(index_mask)
-    elif masks.is_dir() and class_masks(masks, photo.stem):
-        try:
-            labels, ignore = labels_from_class_folder(masks, photo.stem)
-        except ValueError as error:
-            raise _Unusable("mask_size", str(error)) from error
-        except (OSError, SyntaxError) as error:
-            raise _Unusable("unreadable", f"masks of {photo.name}: {error}") from error
-    else:
+def _mask_of(photo: Path, masks: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+    """The photo's mask, which must have its proportions."""
+    found = read_mask(masks, photo.stem, photo=photo)
+    if found is None:
         return None
+    labels, ignore = found
+    mask_name = f"{photo.stem}{MASK_SUFFIX}" if os.path.isdir(masks) else masks.name
     # Proportions equal to within one mask pixel, the most that rounding a resized mask can do.
     if abs(labels.shape[0] - labels.shape[1] * size[0] / size[1]) > max(1.0, size[0] / size[1]):
-        raise _Unusable(
+        raise UnusableImage(
             "mask_size",
-            f"{index_mask.name}: {labels.shape[1]}x{labels.shape[0]} px has other proportions than "
+            f"{mask_name}: {labels.shape[1]}x{labels.shape[0]} px has other proportions than "
             f"{photo.name}, {size[1]}x{size[0]} px",
         )
-    return labels, ignore
-
-
-def _read_index_mask(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    image = _decode(_bytes_of(path), path)
-    if image.mode not in ("1", "L", "P", "I", "I;16"):
-        raise _Unusable("mask_size", f"{path.name}: a mask has one channel of label ids, this one is {image.mode}")
-    indices = np.asarray(image)
-    if indices.dtype == bool:
-        indices = indices.astype(np.uint8)
-    try:
-        return labels_from_index_mask(indices, source=path.name)
-    except ValueError as error:
-        raise _Unusable("mask_label", str(error)) from error
+    if not labels.any() and not ignore.any():
+        raise UnusableImage("mask_empty", f"{mask_name}: nothing but background; remove it if there is no mask")
+    return found

@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ._checkpoints import fill_network, read_checkpoint, state_sha256
 from .alignment import CROP_SIZE
+from .preprocessing import Preprocessing, check_crops
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -62,6 +64,8 @@ class SmallEncoder(nn.Module):
 
     name = "small"
     dim = 2 * N_POINTS
+    differentiable = True
+    preprocessing = Preprocessing("standard", CROP_SIZE // 2, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
     validation_error_px: Tensor
     mean_points: Tensor
     _FORMAT = "neo3df small encoder 2"
@@ -103,9 +107,22 @@ class SmallEncoder(nn.Module):
         check_crops(images)
         training = self.training
         self.eval()
-        points = [self._symmetric(shrink_crops(images[i : i + 64])) for i in range(0, len(images), 64)]
+        found = [self.embed(self.prepare(images[i : i + 64])) for i in range(0, len(images), 64)]
         self.train(training)
-        return torch.cat(points).flatten(1).numpy()
+        return torch.cat(found).numpy() if found else np.empty((0, self.dim), np.float32)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hex digest of the weights as they are now."""
+        return state_sha256(self)
+
+    def prepare(self, images: UInt8, five_points: NDArray[np.floating] | None = None) -> Tensor:
+        """Input (B, 3, 112, 112) float32, 0..1, of crops (B, 224, 224, 3) uint8."""
+        return shrink_crops(images)
+
+    def embed(self, prepared: Tensor) -> Tensor:
+        """Embeddings (B, 136), differentiable: the mean of the input's landmarks and of its mirror image's."""
+        return self._symmetric(prepared).flatten(1)
 
     def landmarks(self, images: UInt8) -> Float32:
         """Landmarks (B, 68, 2) in crop pixels of crops (B, 224, 224, 3) uint8."""
@@ -120,13 +137,14 @@ class SmallEncoder(nn.Module):
         """Read what :meth:`save` wrote (no code in the file is run).
 
         Raises:
-            ValueError: the file is another kind of checkpoint.
+            FileNotFoundError: no such file.
+            ValueError: the file is damaged, or another kind of checkpoint.
         """
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_checkpoint(path)
         if not isinstance(saved, dict) or saved.get("format") != cls._FORMAT:
             raise ValueError(f"{path}: not a small-encoder checkpoint")
         encoder = cls()
-        encoder.load_state_dict(saved["state"])
+        fill_network(encoder, saved["state"], path)
         return encoder.eval()
 
     def _symmetric(self, images: Tensor) -> Tensor:
@@ -142,12 +160,6 @@ def shrink_crops(images: UInt8) -> Tensor:
     """Crops (B, 224, 224, 3) uint8 averaged 2 x 2 to (B, 3, 112, 112) float32, 0..1."""
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     return functional.avg_pool2d(pixels, 2)
-
-
-def check_crops(images: UInt8) -> None:
-    """Raise ValueError unless images are crops (B, 224, 224, 3) uint8."""
-    if images.ndim != 4 or images.shape[1:] != (CROP_SIZE, CROP_SIZE, 3) or images.dtype != np.uint8:
-        raise ValueError(f"crops must be (B, {CROP_SIZE}, {CROP_SIZE}, 3) uint8, got {images.shape} of {images.dtype}")
 
 
 def train_small_encoder(
