@@ -1,57 +1,31 @@
-"""How fast is one step of mask fitting (raster + loss + gradient), against open3d's ray caster in the same process?
+"""How fast is one step of mask fitting (raster + region loss + gradient), beside open3d's ray caster and plain torch?
 
-python benchmarks/mask_fitting.py [--rows 166] [--size 224] [--repeats 30]; set OMP_NUM_THREADS=1 and
-OMP_WAIT_POLICY=PASSIVE to compare one thread with one thread. open3d only answers which triangle each pixel sees
-(scene build + cast, since the vertices move in every step); it has no gradient. Times are the smallest of the
-repeats, wall and processor (all threads).
+python benchmarks/mask_fitting.py [--model synthetic-35k] [--repeats 15] [--large]; set OMP_NUM_THREADS=1 and
+OMP_WAIT_POLICY=PASSIVE to compare one thread with one thread. Cells are ms per photo, processor time of all threads
+and wall time in brackets, each the smallest of the repeats. --large adds 512 px with 16 photos (2 GB).
+
+open3d only answers which triangle each pixel sees (scene build + cast, since the vertices move in every step) and
+has no gradient. "torch interpolation" is the numba rasteriser for visibility and torch autograd for everything
+else: the step as one would write it without kernels for it, with the gradient "interpolation".
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from fitting import (
-    Camera,
-    LabelCosts,
-    PartRenderer,
-    Renderer,
-    clip_positions,
-    frobenius_loss,
-    mask_targets,
-    part_iou,
-    region_loss,
-    render_labels,
-)
+from dataset_builder import FaceModel, load_face_model
+from fitting import Camera, LabelCosts, PartRenderer, Renderer, clip_positions, mask_targets, region_loss, render_labels
 
-ELLIPSES = [  # label, centre x, centre y, radii in mm
-    (2, -30, 44, 18, 5),
-    (2, 30, 44, 18, 5),
-    (3, -30, 28, 14, 5),
-    (3, 30, 28, 14, 5),
-    (4, 0, 10, 15, 22),
-    (5, 0, -30, 22, 5),
-    (6, 0, -40, 20, 5),
-]
+Step = Callable[[], object]
 
 
-def labelled_dome(rows: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-    """rows^2 vertices (1, V, 3) on a dome of 170 x 190 mm, its triangles and vertex labels."""
-    x, y = np.meshgrid(np.linspace(-85, 85, rows), np.linspace(-95, 95, rows))
-    z = 60 - 36 * ((x / 85) ** 2 + (y / 95) ** 2)
-    ids = np.arange(rows * rows).reshape(rows, rows)
-    a, b, c, d = (part.ravel() for part in (ids[:-1, :-1], ids[:-1, 1:], ids[1:, :-1], ids[1:, 1:]))
-    labels = np.ones(rows * rows, int)
-    for label, cx, cy, rx, ry in ELLIPSES:
-        labels[(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1).ravel()] = label
-    vertices = torch.from_numpy(np.stack([x, y, z], -1).reshape(1, -1, 3).astype(np.float32))
-    return vertices, np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)]), labels
-
-
-def measure(action: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Smallest wall and processor time of one call, ms."""
+def measure(action: Step, repeats: int) -> tuple[float, float]:
+    """Smallest processor (all threads) and wall time of one call, ms."""
     action()
     wall, cpu = [], []
     for _ in range(repeats):
@@ -59,17 +33,17 @@ def measure(action: Callable[[], object], repeats: int) -> tuple[float, float]:
         action()
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - start_cpu)
-    return 1e3 * min(wall), 1e3 * min(cpu)
+    return 1e3 * min(cpu), 1e3 * min(wall)
 
 
-def ray_caster(vertices: torch.Tensor, faces: np.ndarray, camera: Camera) -> Callable[[], object]:
+def ray_caster(vertices: Tensor, faces: np.ndarray, camera: Camera) -> Step:
     import open3d as o3d
 
     columns, rows = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
     direction = np.stack([(columns - camera.cx) / camera.fx, (camera.cy - rows) / camera.fy, -np.ones_like(rows)], -1)
     origin = np.broadcast_to([0, 0, camera.distance], direction.shape)
     rays = o3d.core.Tensor(np.concatenate([origin, direction], -1).astype(np.float32))
-    points, triangles = o3d.core.Tensor(vertices[0].numpy()), o3d.core.Tensor(faces.astype(np.uint32))
+    points, triangles = o3d.core.Tensor(vertices.numpy()), o3d.core.Tensor(faces.astype(np.uint32))
 
     def cast() -> object:
         scene = o3d.t.geometry.RaycastingScene()
@@ -79,55 +53,110 @@ def ray_caster(vertices: torch.Tensor, faces: np.ndarray, camera: Camera) -> Cal
     return cast
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=166)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--repeats", type=int, default=30)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    vertices, faces, labels = labelled_dome(options.rows)
-    camera = Camera.deep3d(options.size)
-    masks = torch.roll(render_labels(vertices, labels, camera, faces, backend="cpu"), (3, 2), (1, 2))
-    clip = clip_positions(vertices, camera)
-    plain = Renderer(faces, options.size, "cpu")
+def torch_interpolation(clip: Tensor, colours: Tensor, faces: Tensor, raster: Tensor) -> Tensor:
+    """(B, H, W, C) by torch autograd from clip (B, V, 4) and colours (V, C); raster only says what is seen."""
+    height, width = raster.shape[1:3]
+    owner = raster[..., 3].long()
+    corners = faces[(owner - 1).clamp_min(0)]
+    position = torch.stack([points[corner] for points, corner in zip(clip, corners, strict=True)])
+    x = (2 * torch.arange(width) + 1) / width - 1
+    y = (2 * torch.arange(height) + 1) / height - 1
+    px, py = (
+        position[..., axis] - centre * position[..., 3] for axis, centre in ((0, x[:, None]), (1, y[:, None, None]))
+    )
+    cross = torch.stack([px[..., i] * py[..., j] - px[..., j] * py[..., i] for i, j in ((1, 2), (2, 0), (0, 1))], -1)
+    weights = cross / torch.where(owner > 0, cross.sum(-1), 1.0)[..., None]
+    return (weights[..., None] * colours[corners]).sum(-2) * (owner > 0)[..., None]
 
-    def step(batch: int, gradient: str, image_loss: Callable | None) -> Callable[[], object]:
-        renderer = PartRenderer(faces, labels, camera, gradient=gradient, backend="cpu")
-        targets = mask_targets(masks.repeat(batch, 1, 1))
+
+@dataclass(frozen=True)
+class Photos:
+    """A batch of the same face, and the masks of the face shifted by 3, 2 px as targets."""
+
+    model: FaceModel
+    size: int
+    batch: int
+
+    @property
+    def camera(self) -> Camera:
+        return Camera.deep3d(self.size)
+
+    @property
+    def vertices(self) -> Tensor:
+        return torch.from_numpy(self.model.mean).repeat(self.batch, 1, 1)
+
+    def masks(self) -> Tensor:
+        labels = render_labels(self.vertices, self.model.labels, self.camera, self.model.faces, backend="cpu")
+        return torch.roll(labels, (3, 2), (1, 2))
+
+    def step(self, gradient: str, supersample: int = 1) -> Step:
+        renderer = PartRenderer(
+            self.model.faces, self.model.labels, self.camera, gradient=gradient, backend="cpu", supersample=supersample
+        )
+        targets = mask_targets(self.masks())
         costs = LabelCosts.from_targets(targets)
-        moving = vertices.repeat(batch, 1, 1).requires_grad_()
+        moving = self.vertices.requires_grad_()
 
         def run() -> None:
             moving.grad = None
-            loss = (
-                image_loss(renderer.parts(moving), targets)
-                if image_loss
-                else renderer.region_loss(moving, targets, costs)
-            )
-            loss.sum().backward()
+            renderer.region_loss(moving, targets, costs).sum().backward()
 
         return run
 
-    cases: list[tuple[str, int, Callable[[], object]]] = [
-        ("raster", 1, lambda: plain.rasterise(clip)),
-        ("raster + region loss + label-edge gradient", 1, step(1, "label-edge", None)),
-        ("the same, 8 photos", 8, step(8, "label-edge", None)),
-        ("part image + region loss + label-edge gradient", 1, step(1, "label-edge", region_loss)),
-        ("part image + softened Frobenius + label-edge", 1, step(1, "label-edge", frobenius_loss)),
-        ("interpolation + region loss + gradient", 1, step(1, "interpolation", region_loss)),
-        ("antialias + region loss + gradient", 1, step(1, "antialias", region_loss)),
-        ("targets of a mask", 1, lambda: mask_targets(masks)),
-        ("overlap of two label maps", 1, lambda: part_iou(masks, masks)),
+    def raster(self) -> Step:
+        renderer = Renderer(self.model.faces, self.size, "cpu")
+        clip = clip_positions(self.vertices, self.camera)
+        return lambda: renderer.rasterise(clip)
+
+    def torch_step(self) -> Step:
+        renderer = Renderer(self.model.faces, self.size, "cpu")
+        targets, faces = mask_targets(self.masks()), torch.from_numpy(self.model.faces)
+        colours = torch.nn.functional.one_hot(torch.from_numpy(self.model.labels), 7)[:, 2:].float()
+        moving = self.vertices.requires_grad_()
+
+        def run() -> None:
+            moving.grad = None
+            clip = clip_positions(moving, self.camera)
+            raster = renderer.rasterise(clip.detach())
+            region_loss(torch_interpolation(clip, colours, faces, raster), targets).sum().backward()
+
+        return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="synthetic-35k")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--large", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load_face_model(options.model)
+    columns = [Photos(model, size, batch) for size, batch in ((224, 1), (224, 16), (512, 1), (512, 16))]
+    columns = columns if options.large else columns[:3]
+    rows: list[tuple[str, Callable[[Photos], Step]]] = [
+        (
+            "open3d: scene build + cast, no gradient",
+            lambda photos: ray_caster(photos.vertices[0], model.faces, photos.camera),
+        ),
+        ("raster alone, no gradient", Photos.raster),
+        ("torch interpolation (numba visibility)", Photos.torch_step),
+        *(
+            (f"{gradient}, supersample {factor}", lambda photos, g=gradient, f=factor: photos.step(g, f))
+            for factor in (1, 2)
+            for gradient in ("label-edge", "label-edge-shared", "interpolation", "antialias", "edge")
+        ),
     ]
-    base_wall, base_cpu = measure(ray_caster(vertices, faces, camera), max(options.repeats // 5, 3))
-    print(f"{vertices.shape[1]} vertices, {len(faces)} triangles, {options.size} px; ms per photo, wall (processor)")
-    print(f"{'open3d scene build + cast, no gradient':50s}{base_wall:8.2f} ({base_cpu:.2f})   1")
-    for name, photos, action in cases:
-        wall, cpu = (value / photos for value in measure(action, options.repeats))
-        print(
-            f"{name:50s}{wall:8.2f} ({cpu:.2f})   {base_wall / wall:.1f} x faster, {base_cpu / cpu:.1f} x by processor"
-        )
+    print(f"{options.model}: {len(model.mean)} vertices, {len(model.faces)} triangles; ms per photo, processor (wall)")
+    print(f"{'':40s}" + "".join(f"{photos.size} px, batch {photos.batch}".rjust(18) for photos in columns))
+    for name, build in rows:
+        cells = []
+        for photos in columns:
+            if name.startswith("open3d") and photos.batch > 1:
+                cells.append("-")  # one scene holds one photo
+                continue
+            cpu, wall = (value / photos.batch for value in measure(build(photos), options.repeats // photos.batch + 2))
+            cells.append(f"{cpu:.1f} ({wall:.1f})")
+        print(f"{name:40s}" + "".join(cell.rjust(18) for cell in cells), flush=True)
 
 
 if __name__ == "__main__":

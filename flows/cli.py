@@ -138,6 +138,16 @@ def export(
 
 
 @app.command()
+def model(
+    name: Annotated[str, typer.Argument(help="synthetic, synthetic-3k, synthetic-35k, ict, bfm, or a file or folder")],
+) -> None:
+    """Describe a face model: vertices, modes, units, licence."""
+    from dataset_builder import describe_face_model, load_face_model
+
+    print(describe_face_model(load_face_model(name)))
+
+
+@app.command()
 def assets(
     fetch: Annotated[bool, typer.Option("--fetch", help="download what is missing and may be fetched")] = False,
 ) -> None:

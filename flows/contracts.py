@@ -143,7 +143,7 @@ CONTRACTS: dict[str, Contract] = {
         ),
         Contract(
             "fits",
-            1,
+            2,
             {
                 "face_id": string(),
                 "method": string(),
@@ -163,9 +163,15 @@ CONTRACTS: dict[str, Contract] = {
                 "flipped_fraction": scalar(),
                 "moved_mean": scalar(unit="mm"),
                 "moved_p99": scalar(unit="mm"),
+                "parts_rms": scalar(unit="mm"),
+                "parts_p99": scalar(unit="mm"),
                 "largest_control": scalar(),
+                "latent_rms": scalar(unit="sigma"),
+                "latent_beyond_3": scalar(),
+                "moved_offset_rms": scalar(unit="mm"),
                 "iterations": scalar("int64"),
                 "seconds": scalar(unit="s"),
+                "set_aside": string(),
             },
         ),
         Contract(

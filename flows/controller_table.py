@@ -1,5 +1,6 @@
 """The controller map as rows of the ``controllers`` table, and back."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ _COLUMNS = (
 )
 
 
-def read_controllers(folder: Path) -> ControllerMap:
-    """The map that :func:`write_controllers` stored."""
+def read_controllers(folder: Path, latent_dims: Mapping[str, int]) -> ControllerMap:
+    """The map that :func:`write_controllers` stored, for latents of these sizes; what they have more does not move."""
     table = read_table(folder / "controllers.parquet", "controllers")
     stored = {}
     for region in dict.fromkeys(table["part"]):
@@ -65,10 +66,10 @@ def read_controllers(folder: Path) -> ControllerMap:
         ]
         stored[region] = {
             "names": names,
-            "matrix": table["mapping"][rows, :size],
+            "matrix": np.pad(table["mapping"][rows, :size], ((0, 0), (0, latent_dims[region] - size))),
             "sigma": table["sigma"][rows],
             "mean_measurement": table["mean"][rows],
-            "mean_latent": table["mean_latent"][rows[0], :size],
+            "mean_latent": _padded(table["mean_latent"][rows[0], :size], latent_dims[region]),
             "r2": table["r2"][rows[0]],
             "collinear": [(a, b, float(r)) for a, b, r in pairs],
         }

@@ -99,7 +99,7 @@ def editor_of(
         placed = model.segments.offsets(z["rest"])
         if offsets is not None:
             placed = _row(offsets) + placed - model.segments.offsets(base_rest)
-        composed, rest = model.segments.compose(z, placed)
+        composed, rest = model.compose(z, placed)
         return composed[0].numpy(), rest[0].numpy()
 
     @torch.no_grad()
@@ -134,7 +134,7 @@ def write_mesh(model: PartFaceModel, editor: FaceEditor, path: Path) -> Path:
 def export_face(source: Path, target: Path) -> Path:
     """``neo3df export FACE -o FILE``: decode a ``face.json`` with its run's model and write the mesh."""
     stored = read_face(source)
-    stages = ("build_dataset", "train_segments", "fit_controllers")
+    stages = ("build_dataset", "train_segments", "learn_modes", "fit_controllers")
     inputs = {stage: find_output(stored.run, stage) for stage in stages}
     model = load_part_face_model(inputs)
     topology = model.face_model.topology_hash()

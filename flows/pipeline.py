@@ -7,7 +7,7 @@ which nothing is left to do touches no runner at all.
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -41,7 +41,8 @@ class Stage:
     """One step of the pipeline, as plain functions.
 
     ``config`` returns the JSON-like slice of the configuration that decides the result, ``needs`` are stage names and
-    ``packages`` the packages whose version does. A stage with ``shards`` (names, each a valid file name) and
+    ``packages`` the packages whose version does. ``spares`` returns which of ``needs`` a configuration does without. A
+    stage with ``shards`` (names, each a valid file name) and
     ``run_shard`` first makes every unfinished shard, in any order and possibly at once, then calls ``run`` for what
     concerns all of them.
     """
@@ -53,6 +54,7 @@ class Stage:
     packages: tuple[str, ...] = ()
     shards: Callable[[StageContext], Sequence[str]] | None = None
     run_shard: Callable[[StageContext, str], None] | None = None
+    spares: Callable[[RunConfig], Collection[str]] = lambda config: ()
 
     def __post_init__(self) -> None:
         if (self.shards is None) != (self.run_shard is None):
@@ -140,7 +142,7 @@ class Pipeline:
         alone: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self._stages = in_order(stages)
+        self._stages = in_order(_for_config(stage, config) for stage in stages)
         by_name = {stage.name: stage for stage in self._stages}
         for name in (*only, *refresh):
             if name not in by_name:
@@ -278,6 +280,11 @@ def _make(runner: Runner | Callable[[], Runner] | None) -> Runner:
     if runner is None:
         return PlainRunner()
     return runner() if callable(runner) else runner
+
+
+def _for_config(stage: Stage, config: RunConfig) -> Stage:
+    spared = stage.spares(config)
+    return replace(stage, needs=tuple(name for name in stage.needs if name not in spared))
 
 
 def in_order(stages: Iterable[Stage]) -> list[Stage]:

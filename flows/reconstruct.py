@@ -27,7 +27,7 @@ from .sources import PhotoEntry, distinct_names, list_photos
 from .store import find_output, load_run
 from .tables import write_table
 
-STAGES_NEEDED = ("build_dataset", "train_segments", "train_regressors", "fit_controllers", "fine_tune")
+STAGES_NEEDED = ("build_dataset", "train_segments", "learn_modes", "train_regressors", "fit_controllers", "fine_tune")
 
 
 @dataclass(frozen=True)

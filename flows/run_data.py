@@ -13,6 +13,7 @@ from dataset_builder import FaceEstimate, five_points
 
 from .errors import UserError
 from .run_model import Pose
+from .settings import Photos
 from .tables import read_table
 
 
@@ -92,19 +93,21 @@ def masked_training_faces(faces: RunFaces) -> RunFaces:
 
     Raises UserError where there is none.
     """
-    return _masked(faces, "train", "lower dataset.validation_share")
+    found = faces.where((faces.split == "train") & faces.clean & faces.has_mask)
+    return _some(found, len(faces), "clean training", "lower dataset.validation_share")
 
 
-def validation_faces(faces: RunFaces) -> RunFaces:
-    """Clean validation faces with a mask: what everything is measured on. Raises UserError where there is none."""
-    return _masked(faces, "validation", "raise dataset.validation_share")
+def validation_faces(faces: RunFaces, photos: Photos = "clean") -> RunFaces:
+    """Validation faces with a mask, the clean ones or all: what is measured on. UserError where there is none."""
+    found = faces.where((faces.split == "validation") & faces.has_mask & (faces.clean | (photos == "all")))
+    kind = "clean validation" if photos == "clean" else "validation"
+    return _some(found, len(faces), kind, "raise dataset.validation_share")
 
 
-def _masked(faces: RunFaces, split: str, remedy: str) -> RunFaces:
-    found = faces.where((faces.split == split) & faces.clean & faces.has_mask)
+def _some(found: RunFaces, count: int, kind: str, remedy: str) -> RunFaces:
     if not len(found):
         raise UserError(
-            f"none of the {len(faces)} faces is a clean {split} face with a mask; give dataset.masks, ask less of "
+            f"none of the {count} faces is a {kind} face with a mask; give dataset.masks, ask less of "
             f"dataset.clean, or {remedy}"
         )
     return found

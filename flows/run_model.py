@@ -1,7 +1,7 @@
 """What a finished run knows about faces, put together: face model, part models, blending, controllers, networks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from segmodel import ImageRegressors, OffsetRegressor, SeamBlender, SegmentModel
 
 from .contracts import PARTS
 from .controller_table import read_controllers
+from .part_modes import read_directions
 
 Latents = dict[str, Tensor]
 
@@ -48,10 +49,15 @@ class PartFace:
 
 @dataclass(frozen=True)
 class PartFaceModel:
-    """Face model, its parts and their seams: from latents to vertices."""
+    """Face model, its parts and their seams: from latents to vertices.
+
+    ``directions``: for each part, linear displacements (E, n, 3) of its n vertices, in mm per unit, that its decoder
+    does not have; their E coefficients follow the decoder's numbers in the part's latent.
+    """
 
     face_model: FaceModel
     segments: SegmentModel
+    directions: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def blender(self) -> SeamBlender:
@@ -79,14 +85,40 @@ class PartFaceModel:
         basis = self.face_model.ex_basis
         return torch.from_numpy(np.ascontiguousarray(basis.reshape(-1, basis.shape[2]).T))
 
+    @cached_property
+    def latent_dims(self) -> dict[str, int]:
+        """Size of each region's latent, directions included."""
+        return {r: d + self.n_directions(r) for r, d in self.segments.latent_dims.items()}
+
+    def n_directions(self, region: str) -> int:
+        """How many directions a region has beside its decoder."""
+        return len(self.directions[region]) if region in self.directions else 0
+
+    def padded(self, latents: Latents) -> Latents:
+        """Latents with directions, at zero where they were left out."""
+        return {r: torch.nn.functional.pad(z, (0, self.latent_dims[r] - z.shape[1])) for r, z in latents.items()}
+
     def encode(self, vertices: Tensor) -> PartFace:
         """Latents of neutral shapes (B, V, 3) and the true box centres of their parts as offsets."""
         centres = [box_centres(vertices[:, self.segments.layout.vertices(part)]) for part in PARTS]
-        return PartFace(self.segments.encode(vertices), torch.stack(centres, 1))
+        return PartFace(self.padded(self.segments.encode(vertices)), torch.stack(centres, 1))
 
-    def neutral(self, face: PartFace, blender: SeamBlender | None) -> Tensor:
-        """Vertices (B, V, 3) in mm; seams are left open without a blender."""
-        composed, rest = self.segments.compose(face.latents, face.offsets)
+    def compose(self, latents: Latents, offsets: Tensor, skin: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The parts in the rest, and the rest alone, both (B, V, 3): see ``SegmentModel.compose``.
+
+        ``skin`` (B, n, 3): the decoded rest, where it is at hand.
+        """
+        dims, full = self.segments.latent_dims, self.padded(latents)
+        composed, rest = self.segments.compose({r: z[:, : dims[r]] for r, z in full.items()}, offsets, rest=skin)
+        for part, directions in self.directions.items():
+            ids = torch.from_numpy(self.segments.layout.vertices(part))
+            moved = full[part][:, dims[part] :] @ directions.flatten(1)
+            composed = composed.index_add(1, ids, moved.view(len(composed), -1, 3))
+        return composed, rest
+
+    def neutral(self, face: PartFace, blender: SeamBlender | None, skin: Tensor | None = None) -> Tensor:
+        """Vertices (B, V, 3) in mm; seams are left open without a blender. ``skin``: see `compose`."""
+        composed, rest = self.compose(face.latents, face.offsets, skin)
         return composed if blender is None else blender(composed, rest)
 
     def posed(self, neutral: Tensor, pose: Pose) -> Tensor:
@@ -101,8 +133,12 @@ def load_run_face_model(inputs: Mapping[str, Path]) -> FaceModel:
 
 
 def load_part_face_model(inputs: Mapping[str, Path]) -> PartFaceModel:
-    """From the finished build_dataset and train_segments stages."""
-    return PartFaceModel(load_run_face_model(inputs), SegmentModel.load(inputs["train_segments"] / "model"))
+    """From the finished build_dataset and train_segments stages, and learn_modes if it is among them."""
+    face_model, segments = load_run_face_model(inputs), SegmentModel.load(inputs["train_segments"] / "model")
+    if "learn_modes" not in inputs:
+        return PartFaceModel(face_model, segments)
+    directions = read_directions(inputs["learn_modes"], segments.layout, face_model.topology_hash())
+    return PartFaceModel(face_model, segments, directions)
 
 
 @dataclass(frozen=True)
@@ -132,8 +168,11 @@ def load_network(inputs: Mapping[str, Path], encoder: str, *, fine_tuned: bool) 
 
 
 def load_controllers(inputs: Mapping[str, Path], model: PartFaceModel) -> tuple[ControllerMap, MeasurementLandmarks]:
-    """Controller map of the finished fit_controllers stage, and the measuring points of the topology."""
-    return read_controllers(inputs["fit_controllers"]), measuring_points(model)
+    """Controller map of the finished fit_controllers stage, and the measuring points of the topology.
+
+    A control moves none of the model's directions.
+    """
+    return read_controllers(inputs["fit_controllers"], model.latent_dims), measuring_points(model)
 
 
 def measuring_points(model: PartFaceModel) -> MeasurementLandmarks:

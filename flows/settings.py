@@ -14,6 +14,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
+    field_validator,
 )
 
 
@@ -26,6 +28,8 @@ def _expanded(value: Any) -> Any:
     return os.path.expandvars(value)
 
 
+Photos = Literal["clean", "all"]
+Gradient = Literal["label-edge", "label-edge-shared", "interpolation", "antialias", "edge"]
 InputPath = Annotated[Path, BeforeValidator(_expanded)]
 
 
@@ -36,7 +40,11 @@ class Section(BaseModel):
 
 
 class DatasetConfig(Section):
-    """Which face model and which photographs: synthetic ones, or a folder's, with masks and a manifest if there are."""
+    """Which face model and which photographs: synthetic ones, or a folder's, with masks and a manifest if there are.
+
+    ``fold`` of ``n_folds`` validates on that part of the people and trains on the others (cross-validation), in place
+    of ``validation_share``.
+    """
 
     face_model: str = "synthetic"
     images: InputPath | None = None
@@ -46,7 +54,18 @@ class DatasetConfig(Section):
     n_photos: PositiveInt = 240
     landmark_noise_px: NonNegativeFloat = 1.0
     validation_share: float = Field(default=0.2, gt=0, lt=1)
+    n_folds: int = Field(default=5, ge=2)
+    fold: NonNegativeInt | None = None
     shard_size: PositiveInt = 60
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_the_folds(cls, fold: int | None, info: ValidationInfo) -> int | None:
+        if fold is not None and fold >= info.data.get("n_folds", fold + 1):
+            raise ValueError(f"less than n_folds, {info.data['n_folds']}")
+        if fold is not None and info.data.get("images") is None:
+            raise ValueError("no fold for synthetic faces: give dataset.images")
+        return fold
 
 
 class LabelsConfig(Section):
@@ -102,19 +121,46 @@ class FineTuneConfig(Section):
     balance: PositiveFloat = 10.0
 
 
-class FitConfig(Section):
-    """Per-photo fitting to the mask (NEO-3DF section 4.3): where it starts, what may move, and how it is weighed."""
+class ModesConfig(Section):
+    """Part spaces learned from masks: how many modes per part (0: none), and the fits they are learned from."""
 
+    n_modes: NonNegativeInt = 0
+    global_modes: bool = False
+    iterations: PositiveInt = 60
+    free_form_iterations: PositiveInt = 60
+    prior: NonNegativeFloat = 3e-4
+    ramp_px: PositiveFloat = 5.0
+    batch_size: PositiveInt = 8
+    shard_size: PositiveInt = 32
+
+
+class FitConfig(Section):
+    """Per-photo fitting to the mask (NEO-3DF section 4.3): where it starts, what may move, and how it is weighed.
+
+    ``variables``: controls or latents of the parts, none of them, or "global": the face model's identity and no parts
+    at all. ``offsets`` move a part in y and z (the paper's) or in x, y and z. ``modes`` adds the learned part modes.
+    ``loop_solves``: linear solves of the blending inside the loop; what is reported is always blended in full.
+    ``binary_after``: the iteration from which the target ramp is a step. ``gradient``: of the rendered
+    parts, see ``fitting.PartRenderer``. ``photos``: which validation faces are fitted and evaluated.
+    """
+
+    photos: Photos = "clean"
     start: Literal["network", "landmark"] = "landmark"
-    variables: Literal["controls", "latents"] = "controls"
-    offsets: bool = True
+    variables: Literal["controls", "latents", "none", "global"] = "controls"
+    offsets: Literal["none", "yz", "xyz"] = "yz"
+    modes: bool = False
     expression: bool = False
     pose: bool = False
     blend: bool = True
+    loop_solves: PositiveInt = 1
     iterations: PositiveInt = 20
     learning_rate: PositiveFloat = 0.1
     prior: NonNegativeFloat = 1e-3
     ramp_px: PositiveFloat = 10.0
+    binary_after: PositiveInt | None = None
+    flip_penalty: NonNegativeFloat = 0.0
+    loss: Literal["region", "frobenius"] = "region"
+    gradient: Gradient = "label-edge"
     batch_size: PositiveInt = 8
     shard_size: PositiveInt = 32
 
@@ -135,6 +181,7 @@ class RunConfig(Section):
     segments: SegmentsConfig = SegmentsConfig()
     regressors: RegressorsConfig = RegressorsConfig()
     controllers: ControllersConfig = ControllersConfig()
+    modes: ModesConfig = ModesConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()
     fit: FitConfig = FitConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

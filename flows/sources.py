@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import UserError
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".gif")
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,29 @@ def digest_files(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Split:
+    """Whom to validate on: a share of the people, or one of several folds, which together hold everyone once."""
+
+    seed: int
+    validation_share: float
+    n_folds: int = 1
+    fold: int | None = None
+
+    def of(self, group: str) -> str:
+        """ "train" or "validation": a hash of group and seed, so that adding photos moves nobody."""
+        draw = int.from_bytes(hashlib.sha256(f"{self.seed}:{group}".encode()).digest()[:8], "big") / 2**64
+        held_out = draw < self.validation_share if self.fold is None else int(draw * self.n_folds) == self.fold
+        return "validation" if held_out else "train"
+
+
 def split_photos(
-    photos: list[Path], *, manifest: Path | None, clean: dict[str, float], validation_share: float, seed: int
+    photos: list[Path], *, manifest: Path | None, clean: dict[str, float], split: Split
 ) -> list[PhotoEntry]:
     """Assign every photo to ``train`` or ``validation`` by its person's group, so that nobody is in both.
 
     ``manifest``: a CSV with a ``file`` column (matched by file name) and ``person_group``; without one every photo is
     its own group and clean. ``clean``: manifest columns and the value each must have for a photo to count as clean.
-    The split is a hash of group and seed, so that adding photos moves nobody.
     """
     rows = _manifest_rows(manifest) if manifest else {}
     entries = []
@@ -76,8 +91,7 @@ def split_photos(
         row = rows.get(path.name, {})
         group = row.get("person_group") or path.stem
         is_clean = not rows or (bool(row) and all(_equals(row, key, value) for key, value in clean.items()))
-        draw = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8], "big") / 2**64
-        entries.append(PhotoEntry(path, name, group, is_clean, "validation" if draw < validation_share else "train"))
+        entries.append(PhotoEntry(path, name, group, is_clean, split.of(group)))
     return entries
 
 

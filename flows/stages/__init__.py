@@ -41,6 +41,15 @@ def _dataset(config: RunConfig) -> Mapping[str, Any]:
     return {"seed": config.seed, "dataset": chosen, "content": digest_files(list(files))}
 
 
+NETWORK = ("train_regressors", "fine_tune")
+
+
+def _fit(config: RunConfig) -> Mapping[str, Any]:
+    """The section, and of the network only what a start from it reads."""
+    encoder = {"encoder": config.regressors.encoder} if config.fit.start == "network" else {}
+    return {"seed": config.seed, "fit": config.fit.model_dump(mode="json"), **encoder}
+
+
 STAGES = (
     Stage(
         "build_dataset",
@@ -79,6 +88,15 @@ STAGES = (
         packages=("editing", "segmodel"),
     ),
     Stage(
+        "learn_modes",
+        _section("modes"),
+        run=_body("modes", "finish"),
+        needs=("build_dataset", "train_segments"),
+        packages=("fitting", "segmodel", "arap_diff"),
+        shards=_body("modes", "shards"),
+        run_shard=_body("modes", "run_shard"),
+    ),
+    Stage(
         "fine_tune",
         _section("fine_tune"),
         run=_body("finetune", "run"),
@@ -87,12 +105,13 @@ STAGES = (
     ),
     Stage(
         "fit_photos",
-        _section("fit", "regressors"),
+        _fit,
         run=_body("fit", "finish"),
-        needs=("build_dataset", "train_segments", "train_regressors", "fit_controllers", "fine_tune"),
+        needs=("build_dataset", "train_segments", "learn_modes", "train_regressors", "fit_controllers", "fine_tune"),
         packages=("fitting", "segmodel", "arap_diff", "editing"),
         shards=_body("fit", "shards"),
         run_shard=_body("fit", "run_shard"),
+        spares=lambda config: () if config.fit.start == "network" else NETWORK,
     ),
     Stage(
         "evaluate",
@@ -102,6 +121,7 @@ STAGES = (
             "build_dataset",
             "transfer_labels",
             "train_segments",
+            "learn_modes",
             "train_regressors",
             "fit_controllers",
             "fine_tune",

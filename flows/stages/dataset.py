@@ -20,7 +20,7 @@ from ..pictures import png_bytes
 from ..pipeline import StageContext
 from ..progress import track
 from ..real_photos import PreparedPhoto, RejectedInput, prepare_photos
-from ..sources import PhotoEntry, list_photos, split_photos
+from ..sources import PhotoEntry, Split, list_photos, split_photos
 from ..tables import read_table, write_table
 
 SHARD_TABLES = ("faces", "crops", "masks", "rejected")
@@ -88,8 +88,7 @@ def _entries(context: StageContext) -> list[PhotoEntry]:
         list_photos(config.images),
         manifest=config.manifest,
         clean=config.clean,
-        validation_share=config.validation_share,
-        seed=context.config.seed,
+        split=Split(context.config.seed, config.validation_share, config.n_folds, config.fold),
     )
 
 

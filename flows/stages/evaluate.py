@@ -30,7 +30,7 @@ def run(context: StageContext) -> None:
     """Render every method's faces, measure them against the masks, keep a row per face and method, draw pictures."""
     inputs = context.inputs
     model = load_part_face_model(inputs)
-    faces = validation_faces(load_faces(inputs["build_dataset"]))
+    faces = validation_faces(load_faces(inputs["build_dataset"]), context.config.fit.photos)
     masks, _ = faces.masks()
     rendered = _renders(context, model, faces)
     overlaps = {method: part_iou(images, masks) for method, images in rendered.items()}

@@ -1,6 +1,7 @@
 """fit_photos: every clean validation face is pulled into line with its mask (NEO-3DF section 4.3)."""
 
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,18 +10,21 @@ import torch
 from numpy.typing import NDArray
 
 from ..contracts import PARTS, REGIONS
-from ..face_fit import FittedFaces, PartFitter
+from ..face_fit import FittedFaces, Ignore, Masks, PartFitter
 from ..fit_table import write_fits
+from ..global_fit import GlobalFitter
 from ..metrics import MetricRows
+from ..part_modes import WHOLE_MODES, read_modes
 from ..pipeline import StageContext
 from ..run_data import RunFaces, load_faces, validation_faces
 from ..run_model import PartFace, PartFaceModel, load_controllers, load_network, load_part_face_model
+from ..settings import Photos
 from ..tables import read_table, write_table
 
 
 def shards(context: StageContext) -> list[str]:
     """Names of the shards: runs of validation faces."""
-    count = len(_faces(context.inputs["build_dataset"]))
+    count = len(_faces(context.inputs["build_dataset"], context.config.fit.photos))
     return [f"{i:05d}" for i in range(-(-count // context.config.fit.shard_size))]
 
 
@@ -29,20 +33,18 @@ def run_shard(context: StageContext, shard: str) -> None:
     torch.set_num_threads(1)
     settings = context.config.fit
     model = _model(*_key(context))
-    controllers, _ = load_controllers(context.inputs, model)
     first = int(shard) * settings.shard_size
-    all_faces = _faces(context.inputs["build_dataset"])
+    all_faces = _faces(context.inputs["build_dataset"], context.config.fit.photos)
     rows = np.arange(len(all_faces))
     chosen = all_faces.where((rows >= first) & (rows < first + settings.shard_size))
     masks, ignore = chosen.masks()
-    start = _start(context, model, chosen)
-    fitter = PartFitter(model, controllers, settings)
+    fit_rows = _fit_rows(context, model, chosen, masks, ignore)
     fitted, seconds = [], []
     context.progress.start(f"fit {shard}", len(chosen))
     for begin in range(0, len(chosen), settings.batch_size):
         batch = slice(begin, begin + settings.batch_size)
         began = time.perf_counter()
-        fitted.append(fitter.fit(start.rows(batch), chosen.pose.rows(batch), masks[batch], ignore[batch]))
+        fitted.append(fit_rows(batch))
         count = len(masks[batch])
         seconds += [(time.perf_counter() - began) / count] * count
         context.progress.advance(count)
@@ -50,12 +52,28 @@ def run_shard(context: StageContext, shard: str) -> None:
     _write(context, chosen, fitted, np.array(seconds), shard)
 
 
+def _fit_rows(
+    context: StageContext, model: PartFaceModel, faces: RunFaces, masks: Masks, ignore: Ignore
+) -> Callable[[slice], FittedFaces]:
+    """What fits some of the faces, with parts or with the global face model."""
+    settings, pose = context.config.fit, faces.pose
+    controllers, _ = load_controllers(context.inputs, model)
+    if settings.variables == "global":
+        n_controls = sum(len(controllers.rows(part)) for part in PARTS)
+        modes = read_modes(context.inputs["learn_modes"] / WHOLE_MODES, model.face_model.topology_hash())
+        whole = GlobalFitter(model, modes, n_controls, settings)
+        identity = torch.from_numpy(faces.identity.copy())
+        return lambda rows: whole.fit(identity[rows], pose.rows(rows), masks[rows], ignore[rows])
+    parts, start = PartFitter(model, controllers, settings), _start(context, model, faces)
+    return lambda rows: parts.fit(start.rows(rows), pose.rows(rows), masks[rows], ignore[rows])
+
+
 def finish(context: StageContext) -> None:
     """Cost and realism over all fits."""
     fits = read_table(sorted(context.out.glob("fits-*.parquet")), "fits")
     n = len(fits["face_id"])
     metrics = MetricRows()
-    for key in ("seconds", "flipped_fraction", "moved_mean", "moved_p99", "largest_control"):
+    for key in ("seconds", "flipped_fraction", "moved_mean", "moved_p99", "latent_rms", "latent_beyond_3"):
         metrics.add(context.config.fit.variables, "all", key, fits[key].mean(), n)
     for k, part in enumerate(PARTS):
         seen = ~np.isnan(fits["iou_before"][:, k])
@@ -66,17 +84,20 @@ def finish(context: StageContext) -> None:
 
 
 @lru_cache(maxsize=2)
-def _faces(folder: Path) -> RunFaces:
-    return validation_faces(load_faces(folder))
+def _faces(folder: Path, photos: Photos) -> RunFaces:
+    return validation_faces(load_faces(folder), photos)
 
 
-def _key(context: StageContext) -> tuple[Path, Path]:
-    return context.inputs["build_dataset"], context.inputs["train_segments"]
+MODEL_STAGES = ("build_dataset", "train_segments", "learn_modes")
+
+
+def _key(context: StageContext) -> tuple[Path, ...]:
+    return tuple(context.inputs[stage] for stage in MODEL_STAGES)
 
 
 @lru_cache(maxsize=2)
-def _model(dataset: Path, segments: Path) -> PartFaceModel:
-    return load_part_face_model({"build_dataset": dataset, "train_segments": segments})
+def _model(*folders: Path) -> PartFaceModel:
+    return load_part_face_model(dict(zip(MODEL_STAGES, folders, strict=True)))
 
 
 def _start(context: StageContext, model: PartFaceModel, faces: RunFaces) -> PartFace:

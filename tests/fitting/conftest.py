@@ -1,14 +1,15 @@
-"""A small labelled face-like dome and the slow float64 twin of the rasteriser."""
+"""A small labelled face-like dome and the slow float64 twin of the renderer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fitting import LABEL_IDS, PARTS, Camera
@@ -63,41 +64,12 @@ def face() -> Face:
     return Face(torch.from_numpy(vertices), torch.from_numpy(faces), torch.from_numpy(labels), Camera.deep3d(96))
 
 
-def slow_raster(clip: NDArray[np.floating], faces: NDArray[np.integer], height: int, width: int) -> NDArray[np.float64]:
-    """(H, W, 4) u, v, z/w, id+1 by testing every pixel against every triangle: integers, rays and planes."""
-    clip = clip.astype(np.float64)
-    result = np.zeros((height, width, 4))
-    nearest = np.full((height, width), np.inf)
-    rows, columns = np.mgrid[:height, :width]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        screen = (clip[:, :2] / clip[:, 3:] + 1) / 2 * (width, height)
-    for index, triangle in enumerate(faces):
-        if (clip[triangle, 3] <= 0).any():
-            continue
-        corners = np.rint(screen[triangle] * 16).astype(np.int64)
-        if np.linalg.det(np.c_[corners, np.ones(3)]) < 0:
-            corners = corners[::-1]
-        covered = np.ones((height, width), bool)
-        for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, 0), strict=True):
-            side = (bx - ax) * (16 * rows + 8 - ay) - (by - ay) * (16 * columns + 8 - ax)
-            top_left = by < ay or (by == ay and bx > ax)
-            covered &= (side >= 0) if top_left else (side > 0)
-        if not covered.any() or abs(np.linalg.det(np.c_[corners, np.ones(3)])) < 0.5:
-            continue
-        # ray through the pixel: find weights with sum_i b_i (x_i - X w_i) = 0 and the same for y
-        centre = np.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], -1)
-        p = clip[triangle, :2] - centre[..., None, :] * clip[triangle, 3:]
-        cross = np.stack(
-            [p[..., i, 0] * p[..., j, 1] - p[..., j, 0] * p[..., i, 1] for i, j in ((1, 2), (2, 0), (0, 1))], -1
-        )
-        weights = cross / cross.sum(-1, keepdims=True)
-        depth = (weights @ clip[triangle, 2]) / (weights @ clip[triangle, 3])
-        drawn = covered & (depth <= nearest)
-        nearest[drawn] = depth[drawn]
-        result[drawn] = np.stack([weights[..., 0], weights[..., 1], depth, np.full_like(depth, index + 1)], -1)[drawn]
-    return result
-
-
 @pytest.fixture(scope="session")
-def twin() -> Callable[..., NDArray[np.float64]]:
-    return slow_raster
+def twin() -> ModuleType:
+    """The slow float64 twin of the renderer, `twin.py` beside this file."""
+    spec = importlib.util.spec_from_file_location("rendering_twin", Path(__file__).with_name("twin.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -96,7 +96,7 @@ def test_bad_cameras_and_vertices_are_named():
 def test_fast_float32_transform_equals_the_general_one():
     camera = Camera(900.0, 950.0, 70.0, 90.0, width=150, height=170)
     points = torch.randn(2, 30, 3) * 60
-    backend = CpuBackend(torch.zeros(0, 3, dtype=torch.int32), (170, 150))
+    backend = CpuBackend(torch.zeros(0, 3, dtype=torch.int32))
     fast, general = points.clone().requires_grad_(), points.double().requires_grad_()
     grad = torch.randn(2, 30, 4)
     clip = backend.transform(fast, *(tensor.float() for tensor in clip_transform(camera)))

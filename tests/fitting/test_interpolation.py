@@ -5,25 +5,8 @@ import torch
 from fitting import Renderer, apply_pose, clip_positions
 
 
-def twin_image(clip, attributes, faces, raster):
-    """Float64 torch autograd of the interpolated image with the visibility of raster, from first principles."""
-    height, width = raster.shape[1:3]
-    owner = raster[..., 3].long()
-    corners = faces[(owner - 1).clamp_min(0)]
-    batch = torch.arange(len(clip))[:, None, None, None].expand_as(corners)
-    position = clip[batch, corners]
-    x = (2 * torch.arange(width, dtype=torch.float64) + 1) / width - 1
-    y = (2 * torch.arange(height, dtype=torch.float64) + 1) / height - 1
-    px = position[..., 0] - x[:, None] * position[..., 3]
-    py = position[..., 1] - y[:, None, None] * position[..., 3]
-    cross = torch.stack([px[..., i] * py[..., j] - px[..., j] * py[..., i] for i, j in ((1, 2), (2, 0), (0, 1))], -1)
-    weights = cross / torch.where(owner > 0, cross.sum(-1), 1.0)[..., None]
-    image = (weights[..., None] * attributes[batch, corners]).sum(-2)
-    return image * (owner > 0)[..., None]
-
-
 @pytest.mark.parametrize("yaw", [0.0, 0.6])
-def test_image_and_gradients_equal_float64_autograd(face, yaw):
+def test_image_and_gradients_equal_float64_autograd(face, twin, yaw):
     generator = torch.Generator().manual_seed(0)
     posed = apply_pose(face.vertices[None], torch.tensor([[0.1, yaw, 0.05]]), torch.tensor([[3.0, 2.0, 10.0]]))
     clip = clip_positions(posed, face.camera).repeat(2, 1, 1)
@@ -41,7 +24,7 @@ def test_image_and_gradients_equal_float64_autograd(face, yaw):
     (image * weight).sum().backward()
 
     clip64, attributes64 = clip.double().requires_grad_(), attributes.double().requires_grad_()
-    expected = twin_image(clip64, attributes64, face.faces, raster)
+    expected = twin.interpolate(clip64, attributes64, face.faces, raster)
     (expected * weight).sum().backward()
 
     assert float((image - expected).detach().abs()[unclamped].max()) < 1e-4

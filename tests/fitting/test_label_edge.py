@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from fitting import (
     soften,
 )
 from fitting.label_edge import dominant_labels, label_edge_image
+from fitting.part_images import Gradient
 from fitting.region_cost import label_cost
 from fitting.renderer import Renderer
 
@@ -45,7 +48,8 @@ def test_part_image_is_the_one_hot_label_map(face):
     assert torch.equal(image, one_hot(labels).float())
 
 
-def test_numba_and_torch_forms_agree(face):
+@pytest.mark.parametrize("shared_within", [0.0, 10.0])
+def test_numba_and_torch_forms_agree(face, shared_within):
     """The torch form in float64 is the slow twin: labels by one-hot sums, forces by shifted images, J by autograd."""
     generator = torch.Generator().manual_seed(0)
     posed = apply_pose(
@@ -56,9 +60,9 @@ def test_numba_and_torch_forms_agree(face):
     raster = Renderer(faces, 96, "cpu").rasterise(clip)
     grad = torch.randn(2, 96, 96, 5, generator=generator)
     fast, slow = clip.clone().requires_grad_(), clip.double().requires_grad_()
-    image, ids = label_edge_image(fast, raster, labels, faces)
+    image, ids = label_edge_image(fast, raster, labels, faces, shared_within)
     image.backward(grad)
-    image64, ids64 = label_edge_image(slow, raster.double(), labels, faces)
+    image64, ids64 = label_edge_image(slow, raster.double(), labels, faces, shared_within)
     image64.backward(grad.double())
     assert torch.equal(ids, ids64)
     assert torch.equal(ids, dominant_labels(raster.double(), labels, faces))
@@ -114,28 +118,41 @@ def region(image, target):
     return (((image - target) ** 2).sum((1, 2)) / area).sum()
 
 
-def moved_loss(face, direction, step, target, factor):
-    """Hard region loss at `factor` times the resolution, averaged down, with the face moved by step * direction."""
-    camera = face.camera.resized(factor)
-    labels = render_labels((face.vertices + step * direction)[None], face.labels, camera, face.faces)
-    fine_target = target.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    return float(region(one_hot(labels).double(), fine_target.double()))
+@pytest.mark.parametrize(
+    ("gradient", "yaw", "bound"),
+    [("label-edge", 0.0, 0.03), ("label-edge", 35.0, 0.03), ("label-edge-shared", 0.0, 0.08)],
+)
+def test_force_matches_finite_differences_of_the_supersampled_loss(face, gradient, yaw, bound):
+    """Slope along one direction for the whole face and for each part: with a soft surround, or alone if shared.
 
-
-@pytest.mark.parametrize("direction", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0)])
-def test_shift_of_the_whole_face_matches_finite_differences(face, direction):
-    """Against central differences (1 px) of the hard region loss at 4 x the resolution, as in the derivation."""
-    camera = Camera.deep3d(224)
-    big = type(face)(face.vertices, face.faces, face.labels, camera)
-    other = face.vertices + torch.tensor([2.5, -1.5, 0.0])
-    target = render_parts(other[None], face.labels, camera, face.faces)
-    axis = torch.tensor(direction)
-    step = 1.0
-    numeric = (moved_loss(big, axis, step, target, 4) - moved_loss(big, axis, -step, target, 4)) / (2 * step)
-    vertices = face.vertices[None].clone().requires_grad_()
-    region(render_parts(vertices, face.labels, camera, face.faces), target).backward()
-    analytic = float((vertices.grad[0] @ axis).sum())
-    assert analytic == pytest.approx(numeric, rel=0.05)
+    Against central differences (half a pixel to each side) of the region loss of an image 8 times as fine, both
+    summed over four starts that differ by fractions of a pixel, so that the pixel grid averages out.
+    """
+    camera, finer = Camera.deep3d(224), 8
+    pixel = camera.distance / camera.fx
+    posed = apply_pose(face.vertices[None], torch.tensor([[0.0, np.radians(yaw), 0.0]]).float(), torch.zeros(1, 3))
+    mask = render_labels(posed + pixel * torch.tensor([3.0, -2.0, 0.0]), face.labels, camera, face.faces)
+    fine_mask = mask.repeat_interleave(finer, 1).repeat_interleave(finer, 2)
+    targets, fine_targets = mask_targets(mask, 0.0), mask_targets(fine_mask, 0.0)
+    costs, fine_costs = LabelCosts.from_targets(targets), LabelCosts.from_targets(fine_targets)
+    coarse, fine = (PartRenderer(face.faces, face.labels, camera.resized(n), gradient=gradient) for n in (1, finer))
+    torn = gradient == "label-edge-shared"
+    alone = {part: (face.labels == LABEL_IDS[part]).float()[:, None] for part in PARTS}
+    parts = alone if torn else {part: face.reach(part) for part in PARTS}
+    shares = {"face": torch.ones(len(face.vertices), 1)} | parts
+    steps = {name: 0.5 * pixel * share * torch.tensor([0.83, -0.55, 0.0]) for name, share in shares.items()}
+    analytic, numeric = dict.fromkeys(steps, 0.0), dict.fromkeys(steps, 0.0)
+    for index in range(4):
+        shift = pixel * torch.tensor([(0.5 + 0.7549 * index) % 1, (0.5 + 0.5698 * index) % 1, 0.0])
+        moving = (posed + shift).requires_grad_()
+        coarse.region_loss(moving, targets, costs).sum().backward()
+        for name, step in steps.items():
+            with torch.no_grad():
+                ahead, behind = (fine.region_loss(moving + s, fine_targets, fine_costs) for s in (step, -step))
+            numeric[name] += float(ahead - behind)
+            analytic[name] += 2 * float((moving.grad[0] * step).sum())
+    for name in steps:
+        assert analytic[name] == pytest.approx(numeric[name], rel=bound), name
 
 
 def test_force_lets_a_nearer_part_move_over_a_farther_one():
@@ -152,7 +169,7 @@ def test_force_lets_a_nearer_part_move_over_a_farther_one():
     region(render_parts(vertices, labels, camera, faces), target).backward()
     assert float(vertices.grad[0, 4:, 0].sum()) < 0
     assert float(vertices.grad[0, :4].abs().max()) == 0
-    for gradient in ("interpolation", "antialias"):
+    for gradient in ("interpolation", "antialias", "edge"):
         other = vertices.detach().clone().requires_grad_()
         region(render_parts(other, labels, camera, faces, gradient=gradient), target).backward()
         pull = float(other.grad[0, 4:, 0].sum())
@@ -163,7 +180,7 @@ def test_gradient_of_other_losses_points_downhill(face):
     target = soften(
         render_parts(face.shape({"nose": torch.tensor([[4.0, 3.0]])}), face.labels, face.camera, face.faces), 2.0
     )
-    for gradient in ("label-edge", "interpolation", "antialias"):
+    for gradient in get_args(Gradient):
         renderer = PartRenderer(face.faces, face.labels, face.camera, gradient=gradient)
         vertices = face.vertices[None].clone().requires_grad_()
         (soften(renderer.parts(vertices), 2.0) - target).square().sum().backward()

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from fitting import LABEL_IDS, frobenius_loss, mask_targets, region_loss, resize_labels, soften
+from fitting import LABEL_IDS, distance_loss, frobenius_loss, mask_targets, region_loss, resize_labels, soften
 from fitting.targets import signed_ramp
 
 
@@ -61,11 +61,59 @@ def test_region_loss_weighs_parts_by_area_and_leaves_out_invalid_ones():
         region_loss(torch.zeros(1, 32, 32, 5), targets)
 
 
+def test_distance_loss_is_the_distance_of_every_wrong_pixel():
+    """A 10 x 10 nose and an image shifted by 3 px: missing columns lie .5 to 2.5 px deep, the others as far outside."""
+    mask = np.ones((1, 32, 32), int)
+    mask[:, 10:20, 10:20] = LABEL_IDS["nose"]
+    image = torch.zeros(1, 32, 32, 5)
+    image[0, 10:20, 13:23, 2] = 1
+    whole = mask_targets(mask, 32)
+    columns = 0.5 + 1.5 + 2.5
+    deep = sum(min(depth, row + 0.5, 9.5 - row) for depth in (0.5, 1.5, 2.5) for row in range(10))
+    assert float(distance_loss(image, whole)) == pytest.approx((10 * columns + deep) / 100, rel=1e-5)
+    cut = mask_targets(mask, 1)
+    deep = sum(min(depth, row + 0.5, 9.5 - row, 1) for depth in (0.5, 1.5, 2.5) for row in range(10))
+    assert float(distance_loss(image, cut)) == pytest.approx((10 * (0.5 + 1 + 1) + deep) / 100, rel=1e-5)
+    assert float(distance_loss(mask_targets(mask, 0).images, whole)) == 0
+    assert distance_loss(image, mask_targets(mask, 32, part_weight=[1, 1, 3, 1, 1])) == 3 * distance_loss(image, whole)
+
+
+def test_distance_and_region_loss_of_hard_images_differ_by_a_factor_and_a_constant():
+    rng = np.random.default_rng(0)
+    ids = np.array([0, 1, 4, 5])
+    mask = np.kron(rng.choice(ids, (1, 6, 6)), np.ones((1, 6, 6), int))
+    ignore = rng.random(mask.shape) < 0.2
+    targets = mask_targets(mask, 3, ignore=ignore, part_weight=[1, 1, 0.5, 2, 1])
+    shown = rng.choice(ids, (4, 36, 36))
+    images = torch.from_numpy(shown[..., None] == np.arange(2, 7)).float()
+    losses = [[float(loss(image[None], targets)) for image in images] for loss in (region_loss, distance_loss)]
+    gap = np.array(losses[0]) - np.array(losses[1]) / 3
+    np.testing.assert_allclose(gap, gap[0], atol=1e-4)
+    assert np.ptp(losses[1]) > 0.1
+
+
+def test_part_weights_scale_each_loss():
+    mask = np.ones((1, 32, 32), int)
+    mask[0, :10, :10], mask[0, 20:30, 10:30] = LABEL_IDS["nose"], LABEL_IDS["eyes"]
+    weights = [1, 3, 0, 1, 1]
+    image, targets = torch.zeros(1, 32, 32, 5), mask_targets(mask, 0, part_weight=weights)
+    assert float(region_loss(image, targets)) == pytest.approx(3)
+    assert float(frobenius_loss(image, targets, None)) == pytest.approx(600**0.5)
+    assert targets.valid.tolist() == [[False, True, True, False, False]]
+    assert targets.weight.tolist() == [[0, 3, 0, 0, 0]]
+    for wrong in ([1, 2], [1, 1, 1, 1, -1], [1, 1, 1, 1, np.inf]):
+        with pytest.raises(ValueError, match="expected 5 finite numbers >= 0"):
+            mask_targets(mask, 0, part_weight=wrong)
+    with pytest.raises(ValueError, match="make them with ramp_px > 0"):
+        distance_loss(image, targets)
+
+
 def test_losses_are_differentiable_and_finite_at_zero():
     targets = mask_targets(disc(10, 24)[None], 2)
     image = torch.rand(1, 24, 24, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: region_loss(x, targets), (image,), fast_mode=True)
     assert torch.autograd.gradcheck(lambda x: frobenius_loss(x, targets), (image,), fast_mode=True)
+    assert torch.autograd.gradcheck(lambda x: distance_loss(x, targets), (image,), fast_mode=True)
     exact = targets.images.clone().requires_grad_()
     frobenius_loss(exact, targets).sum().backward()
     assert bool(torch.isfinite(exact.grad).all())

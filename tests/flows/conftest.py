@@ -10,6 +10,7 @@ TINY = {
     "segments": {"n_shapes": 400, "epochs": 1},
     "regressors": {"encoder": "small", "encoder_epochs": 2, "epochs": 2},
     "controllers": {"n_faces": 200},
+    "modes": {"n_modes": 2, "global_modes": True, "iterations": 3, "free_form_iterations": 3, "shard_size": 6},
     "fine_tune": {"epochs": 1},
     "fit": {"iterations": 5, "shard_size": 3, "batch_size": 2},
     "evaluate": {"n_examples": 2},

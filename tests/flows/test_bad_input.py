@@ -61,7 +61,7 @@ def test_an_archive_that_is_no_face_model(neo3df, config, tmp_path):
     status, lines = neo3df("run", "-c", config, "--set", f"dataset.face_model={tmp_path / 'other.npz'}")
     assert status == 2
     assert lines == [
-        f"neo3df: {tmp_path / 'other.npz'}: neither a saved face model nor the ICT layout; it holds points"
+        f"neo3df: {tmp_path / 'other.npz'}: neither a saved face model nor the ICT layout nor FLAME; it holds points"
     ]
 
 

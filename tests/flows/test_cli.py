@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import flows.stages
+from dataset_builder import load_face_model
 from flows import cli
 from flows.console import print_headline, print_stages
 from flows.pipeline import PlainRunner
@@ -95,6 +96,17 @@ def test_a_mistake_inside_a_stage_is_one_line_too(configuration, tmp_path, monke
     status, _, err = run(monkeypatch, capsys, "run", "-c", configuration)
     assert status == 2
     assert err.splitlines()[-1] == "neo3df: the photo is upside down"
+
+
+def test_a_face_model_is_described(monkeypatch, capsys):
+    status, out, _ = run(monkeypatch, capsys, "model", "synthetic-3k")
+    assert not status
+    assert "mm" in out
+    assert str(len(load_face_model("synthetic-3k").mean)) in out.replace(",", "")
+    status, _, err = run(monkeypatch, capsys, "model", "nobody")
+    assert status == 2
+    assert "nobody" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_debug_shows_where_it_happened(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Every numbered example runs as a script."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,10 @@ def run_example(name, *arguments):
     return subprocess.run(
         [sys.executable, EXAMPLES / name, *map(str, arguments)], capture_output=True, text=True, check=True
     ).stdout
+
+
+def printed_by(name):
+    return run_example(name).splitlines()
 
 
 def test_bending_a_bar_keeps_its_edges():
@@ -30,6 +35,25 @@ def test_the_tables_are_read_without_us(tiny_run):
     printed = run_example("03_read_the_tables.py", tiny_run.folder)
     assert "mean face + pose" in printed
     assert "moved_mm" in printed
+
+
+def test_rotations_spare_the_skin_around_a_turned_nose():
+    linear, rotated = (
+        [float(n) for n in re.findall(r"[\d.]+(?= mm2| of)", line)] for line in printed_by("04_turn_a_nose.py")
+    )
+    assert rotated[0] < linear[0] / 2
+    assert linear[1] < rotated[1] < 1
+
+
+def test_handles_are_found_from_a_picture():
+    _, found = printed_by("05_fit_handles.py")
+    assert float(found.split()[3].rstrip(";")) < 1e-3
+    assert found.endswith("depth: 7.00, 5.00")
+
+
+def test_a_network_learns_through_the_layer():
+    before, after = (float(re.search(r"([\d.]+) mm", line)[1]) for line in printed_by("06_layer_in_a_network.py"))
+    assert after < before / 4
 
 
 def test_every_example_is_tested():

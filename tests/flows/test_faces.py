@@ -21,7 +21,9 @@ from flows.tables import read_table
 
 @pytest.fixture(scope="module")
 def model(tiny_run):
-    return load_part_face_model({stage: tiny_run.output(stage) for stage in ("build_dataset", "train_segments")})
+    return load_part_face_model(
+        {stage: tiny_run.output(stage) for stage in ("build_dataset", "train_segments", "learn_modes")}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,8 @@ def test_controllers_come_back_from_their_table_exactly(tiny_run, controllers, t
 
     names = tuple(f"{region}.{name}" for region, fitted in stored.regions.items() for name in fitted.names)
     write_controllers(tmp_path, stored, ResponseMatrix(names, np.eye(30) + 0.25, 1.0), "t")
-    again = read_controllers(tmp_path)
+    sizes = {region: len(fitted.mean_latent) for region, fitted in stored.regions.items()}
+    again = read_controllers(tmp_path, sizes)
     assert list(again.regions) == list(stored.regions)
     for region, fitted in stored.regions.items():
         found = vars(again.regions[region])
@@ -149,6 +152,10 @@ def test_controllers_come_back_from_their_table_exactly(tiny_run, controllers, t
             assert r == pytest.approx(r2, abs=1e-4)
         for key in ("matrix", "sigma", "mean_measurement", "mean_latent"):
             np.testing.assert_array_equal(found[key], vars(fitted)[key])
+    longer = read_controllers(tmp_path, {region: size + 3 for region, size in sizes.items()})
+    for region, fitted in stored.regions.items():
+        np.testing.assert_array_equal(longer.regions[region].matrix[:, : sizes[region]], fitted.matrix)
+        assert not longer.regions[region].matrix[:, sizes[region] :].any()
     table = read_table(tmp_path / "controllers.parquet", "controllers", topology_hash="t")
     assert len(table["name"]) == 30
     assert set(table["unit"]) == {"mm"}

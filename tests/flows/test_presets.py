@@ -48,6 +48,6 @@ def test_assets_are_listed_with_place_licence_and_hash(tmp_path, monkeypatch):
     words = " ".join(done.output.split())
     for found in ASSETS.values():
         assert found.name in words
-        assert found.sha256[:12] in words
+        assert (found.sha256 or "not published")[:12] in words
     assert asset.file in words
     assert str(tmp_path / "cache" / "neo3df") in done.output.replace("\n", "")

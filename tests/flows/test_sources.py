@@ -11,7 +11,7 @@ from flows.config import parse_config
 from flows.errors import UserError
 from flows.real_photos import PhotoPreparer, RejectedInput
 from flows.run_data import load_faces, masked_training_faces, validation_faces
-from flows.sources import PHOTO_SUFFIXES, digest_files, distinct_names, list_photos, split_photos
+from flows.sources import PHOTO_SUFFIXES, Split, digest_files, distinct_names, list_photos, split_photos
 from flows.stages import STAGES
 
 
@@ -23,7 +23,7 @@ def touch(folder, *names):
 
 
 def split(photos, manifest=None, clean=None, share=0.4, seed=0):
-    return split_photos(photos, manifest=manifest, clean=clean or {}, validation_share=share, seed=seed)
+    return split_photos(photos, manifest=manifest, clean=clean or {}, split=Split(seed, share))
 
 
 def people(tmp_path, n=400):
@@ -52,6 +52,17 @@ def test_the_split_moves_nobody_when_photos_are_added_and_follows_the_seed(tmp_p
     assert {entry.path: entry.split for entry in split(photos, manifest, seed=1)} != everybody
     more = {entry.path: entry.split for entry in split(photos, manifest, share=0.6)}
     assert all(more[path] == "validation" for path, side in everybody.items() if side == "validation")
+
+
+def test_folds_hold_everyone_once(tmp_path):
+    photos, manifest = people(tmp_path)
+    folds = [split_photos(photos, manifest=manifest, clean={}, split=Split(0, 0.4, 5, fold)) for fold in range(5)]
+    held_out = [{entry.path for entry in entries if entry.split == "validation"} for entries in folds]
+    assert sorted(path for paths in held_out for path in paths) == sorted(photos)
+    assert all(40 <= len(paths) <= 120 for paths in held_out)
+    for entries in folds:
+        sides = {entry.group: {other.split for other in entries if other.group == entry.group} for entry in entries}
+        assert all(len(side) == 1 for side in sides.values())
 
 
 def test_clean_photos_are_those_with_every_asked_value(tmp_path):
@@ -155,7 +166,9 @@ def test_masks_beside_the_photos_and_a_single_mask_count_too(tmp_path):
 def test_faces_without_masks_are_an_error_that_says_what_to_change(tiny_run):
     faces = load_faces(tiny_run.output("build_dataset"))
     blind = replace(faces, has_mask=np.zeros(len(faces), bool))
-    with pytest.raises(UserError, match=r"none of the 16 faces is a clean train face with a mask; give dataset\.masks"):
+    with pytest.raises(
+        UserError, match=r"none of the 16 faces is a clean training face with a mask; give dataset\.masks"
+    ):
         masked_training_faces(blind)
     unclean = replace(faces, clean=np.zeros(len(faces), bool))
     with pytest.raises(UserError, match=r"clean validation face .* or raise dataset\.validation_share"):

@@ -27,6 +27,15 @@ def test_latent_statistics_are_those_of_the_training_faces(trained, shapes):
         torch.testing.assert_close(model.latent_std[region], z[train].std(0, correction=0), atol=1e-4, rtol=1e-4)
 
 
+def test_compose_takes_the_decoded_rest_from_the_caller(model, shapes):
+    z = latents_of_rows(model, shapes, range(3))
+    skin = model.decode_part("rest", z["rest"])
+    for ours, theirs in zip(model.compose(z, rest=skin), model.compose(z), strict=True):
+        assert torch.equal(ours, theirs)
+    moved, _ = model.compose(z, rest=skin + 1)
+    assert not torch.equal(moved, model.compose(z)[0])
+
+
 def test_compose_puts_every_region_where_it_belongs(model, layout, shapes):
     z = latents_of_rows(model, shapes, [3, 8])
     offsets = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0], [9.0, 10.0]]] * 2)

@@ -17,6 +17,8 @@ from numba import njit
 from fitting._types import Array
 
 _TOLERANCE = 1.0 / 16.0
+UNKNOWN = 255
+"""Silhouette edges of a triangle that nobody has asked for yet."""
 
 
 def opposite_vertices(faces: np.ndarray) -> np.ndarray:
@@ -43,52 +45,57 @@ def opposite_vertices(faces: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _screen(clip: Array, v: int, size: int, axis: int) -> float:
-    return (float(clip[v, axis]) / clip[v, 3] + 1.0) * 0.5 * size
+def _project(clip: Array, height: int, width: int, screen: Array) -> None:
+    """Overwrite screen (V,2) float64 with the columns and rows of one image's vertices."""
+    for v in range(clip.shape[0]):
+        inverse = 1.0 / float(clip[v, 3])
+        screen[v, 0] = (clip[v, 0] * inverse + 1.0) * 0.5 * width
+        screen[v, 1] = (clip[v, 1] * inverse + 1.0) * 0.5 * height
+
+
+@njit(cache=True, nogil=True)
+def _silhouette_edges(clip: Array, screen: Array, faces: Array, opposite: Array, f: int) -> int:
+    """Bit e is set if the edge opposite to corner e of triangle f is a border or folded over."""
+    edges = 0
+    for edge in range(3):
+        d = opposite[f, edge]
+        if d >= 0 and clip[d, 3] > 0.0:
+            a, b, c = faces[f, (edge + 1) % 3], faces[f, (edge + 2) % 3], faces[f, edge]
+            ax, ay = screen[a, 0], screen[a, 1]
+            ex, ey = screen[b, 0] - ax, screen[b, 1] - ay
+            side_c = ex * (screen[c, 1] - ay) - ey * (screen[c, 0] - ax)
+            side_d = ex * (screen[d, 1] - ay) - ey * (screen[d, 0] - ax)
+            if side_c * side_d < 0.0:
+                continue
+        edges |= 1 << edge
+    return edges
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _crossing(
-    clip: Array,
-    faces: Array,
-    opposite: Array,
-    f: int,
-    row: int,
-    column: int,
-    height: int,
-    width: int,
-    axis: int,
-    step: float,
+    screen: Array, faces: Array, f: int, edges: int, row: int, column: int, axis: int, step: float
 ) -> tuple[int, float, float, float]:
     """Silhouette edge of triangle f between pixel (row, column) and its neighbour `step` px along `axis` (0 = x).
 
     Returns (edge, s, t, slope): the corner opposite to the edge (-1: none), the crossing s in pixels from the
     pixel centre, its place t along the edge, and the edge's slope along/across.
     """
-    along_size, across_size = (width, height) if axis == 0 else (height, width)
     along_centre, across_centre = (column + 0.5, row + 0.5) if axis == 0 else (row + 0.5, column + 0.5)
     for edge in range(3):
-        a, b, c = faces[f, (edge + 1) % 3], faces[f, (edge + 2) % 3], faces[f, edge]
-        a_across, b_across = _screen(clip, a, across_size, 1 - axis), _screen(clip, b, across_size, 1 - axis)
+        if not edges & (1 << edge):
+            continue
+        a, b = faces[f, (edge + 1) % 3], faces[f, (edge + 2) % 3]
+        a_across, b_across = screen[a, 1 - axis], screen[b, 1 - axis]
         if (a_across <= across_centre) == (b_across <= across_centre):
             continue
-        a_along, b_along = _screen(clip, a, along_size, axis), _screen(clip, b, along_size, axis)
+        a_along, b_along = screen[a, axis], screen[b, axis]
         if abs(b_across - a_across) < abs(b_along - a_along):
             continue
         t = (across_centre - a_across) / (b_across - a_across)
         slope = (b_along - a_along) / (b_across - a_across)
         s = step * (a_along + t * (b_along - a_along) - along_centre)
-        if s < -_TOLERANCE or s > 1.0 + _TOLERANCE:
-            continue
-        d = opposite[f, edge]
-        if d >= 0 and clip[d, 3] > 0.0:
-            ax, ay = _screen(clip, a, width, 0), _screen(clip, a, height, 1)
-            ex, ey = _screen(clip, b, width, 0) - ax, _screen(clip, b, height, 1) - ay
-            side_c = ex * (_screen(clip, c, height, 1) - ay) - ey * (_screen(clip, c, width, 0) - ax)
-            side_d = ex * (_screen(clip, d, height, 1) - ay) - ey * (_screen(clip, d, width, 0) - ax)
-            if side_c * side_d < 0.0:
-                continue
-        return edge, s, t, slope
+        if -_TOLERANCE <= s <= 1.0 + _TOLERANCE:
+            return edge, s, t, slope
     return -1, 0.0, 0.0, 0.0
 
 
@@ -97,6 +104,7 @@ def antialias(
     clip: Array,
     faces: Array,
     opposite: Array,
+    silhouettes: Array,
     raster: Array,
     image: Array,
     grad_out: Array,
@@ -107,11 +115,14 @@ def antialias(
 
     Forward (grad_out has 0 images): `out` is image on entry and the antialiased image on return. Backward:
     `out` is grad_out on entry and the gradient of image on return; the gradient of clip (B,V,4) is added to
-    grad_clip. image, grad_out and out are (B,H,W,C).
+    grad_clip. image, grad_out and out are (B,H,W,C); silhouettes (B,F) uint8 remembers the silhouette edges of
+    the triangles, UNKNOWN before the first pass.
     """
     batch, height, width, channels = image.shape
     backward = grad_out.shape[0] > 0
+    screen = np.empty((clip.shape[1], 2))
     for b in range(batch):
+        _project(clip[b], height, width, screen)
         for row in range(height):
             for column in range(width):
                 for axis in range(2):
@@ -126,7 +137,11 @@ def antialias(
                         pr, pc, qr, qc, step, f = row, column, row2, column2, 1.0, int(id1) - 1
                     else:
                         pr, pc, qr, qc, step, f = row2, column2, row, column, -1.0, int(id2) - 1
-                    edge, s, t, slope = _crossing(clip[b], faces, opposite, f, pr, pc, height, width, axis, step)
+                    if silhouettes[b, f] == UNKNOWN:
+                        silhouettes[b, f] = _silhouette_edges(clip[b], screen, faces, opposite, f)
+                    if silhouettes[b, f] == 0:
+                        continue
+                    edge, s, t, slope = _crossing(screen, faces, f, silhouettes[b, f], pr, pc, axis, step)
                     if edge < 0:
                         continue
                     saturated = s <= 0.0 or s >= 1.0

@@ -81,29 +81,32 @@ class _Antialias(Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, clip: Tensor, raster: Tensor, faces: Tensor, opposite: Tensor) -> Tensor:
         out = image.clone()
+        silhouettes = torch.full((len(clip), len(faces)), _antialias.UNKNOWN, dtype=torch.uint8)
         _antialias.antialias(
             clip.numpy(),
             faces.numpy(),
             opposite.numpy(),
+            silhouettes.numpy(),
             raster.numpy(),
             image.numpy(),
             image[:0].numpy(),
             out.numpy(),
             clip.numpy(),
         )
-        ctx.save_for_backward(image, clip, raster, faces, opposite)
+        ctx.save_for_backward(image, clip, raster, faces, opposite, silhouettes)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        image, clip, raster, faces, opposite = ctx.saved_tensors
+        image, clip, raster, faces, opposite, silhouettes = ctx.saved_tensors
         grad_out = grad_out.contiguous()
         grad_image, grad_clip = grad_out.clone(), torch.zeros_like(clip)
         _antialias.antialias(
             clip.numpy(),
             faces.numpy(),
             opposite.numpy(),
+            silhouettes.numpy(),
             raster.numpy(),
             image.numpy(),
             grad_out.numpy(),
@@ -118,23 +121,21 @@ class CpuBackend:
 
     Args:
         faces: (F, 3) int32 CPU tensor.
-        size: image (height, width).
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, faces: Tensor, size: tuple[int, int]) -> None:
+    def __init__(self, faces: Tensor) -> None:
         self.faces = faces
-        self.size = size
         self._opposite: Tensor | None = None
 
     def transform(self, points: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """(B, V, 3) points -> (B, V, 4) clip positions weight (4, 3) @ point + bias (4,)."""
         return _Transform.apply(points.contiguous(), weight, bias)
 
-    def rasterise(self, clip: Tensor) -> Tensor:
-        """(B, V, 4) clip positions -> (B, H, W, 4) raster."""
-        return _Rasterise.apply(clip.contiguous(), self.faces, *self.size)
+    def rasterise(self, clip: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, V, 4) clip positions -> (B, H, W, 4) raster of size (height, width)."""
+        return _Rasterise.apply(clip.contiguous(), self.faces, *size)
 
     def interpolate(self, attributes: Tensor, raster: Tensor) -> Tensor:
         """(1 or B, V, C) attributes -> (B, H, W, C) image."""
@@ -144,4 +145,4 @@ class CpuBackend:
         """Antialias the silhouettes of (B, H, W, C) image."""
         if self._opposite is None:
             self._opposite = torch.from_numpy(_antialias.opposite_vertices(self.faces.numpy()))
-        return _Antialias.apply(image, clip.contiguous(), raster.detach(), self.faces, self._opposite)
+        return _Antialias.apply(image.contiguous(), clip.contiguous(), raster.detach(), self.faces, self._opposite)

@@ -231,7 +231,7 @@ def interpolate_backward(
         for row in range(height):
             for column in range(width):
                 f = int(raster[b, row, column, 3]) - 1
-                if f < 0:
+                if f < 0 or not grad_image[b, row, column].any():
                     continue
                 i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
                 u, v = raster[b, row, column, 0], raster[b, row, column, 1]

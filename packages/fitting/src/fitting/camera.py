@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fitting._pose import is_fast, move
+
 NEAR, FAR = 0.5, 1.5
 """Depth range of clip space as multiples of the camera distance."""
 
@@ -108,7 +110,10 @@ def apply_pose(vertices: Tensor, angles: Tensor, translation: Tensor) -> Tensor:
     Returns:
         (B, V, 3) mm; differentiable in every argument.
     """
-    return vertices @ rotation_matrix(angles).mT + translation[..., None, :]
+    rotation = rotation_matrix(angles)
+    if is_fast(vertices, rotation, translation):
+        return move(vertices, rotation, translation)
+    return vertices @ rotation.mT + translation[..., None, :]
 
 
 def project(vertices: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:

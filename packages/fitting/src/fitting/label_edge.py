@@ -22,6 +22,11 @@ b_i J^T F to vertex i, where J is the Jacobian of the projection at X. Backgroun
 Unlike the gradient of interpolated vertex colours, this needs no triangle that straddles the border, sees
 occlusion, and does not care whether triangles are smaller than a pixel.
 
+Inside one continuous surface the border lies between the two points and "nearer" is arbitrary to within a pixel.
+That makes no difference while both move alike. If a part moves without its surround it does, and the force can
+be shared: half on each point wherever their depths differ by less than a step, except between the lips, which
+touch but are two surfaces.
+
 This module holds the numba kernel (CPU) and the same sum in torch operations (any device, any float type).
 """
 
@@ -36,6 +41,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from fitting._borders import lip_contacts, pair_forces, pairs, push_border, surface_points
 from fitting._types import Array
 from fitting.parts import FIRST_PART_ID, PARTS, REGIONS
 
@@ -87,31 +93,15 @@ def _one_hot(ids: Array, image: Array) -> None:
                     image[b, row, column, ids[b, row, column] - _FIRST] = 1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def push(
-    clip: Array, faces: Array, raster: Array, row: int, column: int, axis: int, force: float, grad_clip: Array
-) -> None:
-    """Add a screen force (loss per pixel along x if axis is 0, along y if 1) at one surface point of one image."""
-    height, width = raster.shape[:2]
-    f = int(raster[row, column, 3]) - 1
-    i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-    u, v = raster[row, column, 0], raster[row, column, 1]
-    t = np.float32(1.0) - u - v
-    w = u * clip[i, 3] + v * clip[j, 3] + t * clip[k, 3]
-    size, place = (width, column) if axis == 0 else (height, row)
-    along = force * np.float32(0.5 * size) / w
-    depth = along * np.float32(1.0 - (2.0 * place + 1.0) / size)
-    grad_clip[i, axis] += u * along
-    grad_clip[j, axis] += v * along
-    grad_clip[k, axis] += t * along
-    grad_clip[i, 3] += u * depth
-    grad_clip[j, 3] += v * depth
-    grad_clip[k, 3] += t * depth
-
-
 @njit(cache=True, nogil=True)
 def _label_edge_backward(
-    clip: Array, faces: Array, raster: Array, ids: Array, grad_image: Array, grad_clip: Array
+    clip: Array,
+    faces: Array,
+    raster: Array,
+    ids: Array,
+    shared_within: float,
+    grad_image: Array,
+    grad_clip: Array,
 ) -> None:
     """Add the label-edge force of grad_image (B,H,W,5) to grad_clip (B,V,4)."""
     batch, height, width = ids.shape
@@ -134,10 +124,7 @@ def _label_edge_backward(
                     if force == 0.0:
                         continue
                     force *= np.float32(0.5)
-                    if q == 0 or (p != 0 and raster[b, row, column, 2] <= raster[b, row2, column2, 2]):
-                        push(clip[b], faces, raster[b], row, column, axis, force, grad_clip[b])
-                    else:
-                        push(clip[b], faces, raster[b], row2, column2, axis, force, grad_clip[b])
+                    push_border(clip[b], faces, raster[b], p, q, row, column, axis, force, shared_within, grad_clip[b])
 
 
 def dominant_labels(raster: Tensor, labels: Tensor, faces: Tensor) -> Tensor:
@@ -167,15 +154,16 @@ def dominant_labels(raster: Tensor, labels: Tensor, faces: Tensor) -> Tensor:
 
 class _LabelEdge(Function):
     @staticmethod
-    def forward(ctx: Any, clip: Tensor, faces: Tensor, raster: Tensor, ids: Tensor) -> Tensor:
+    def forward(ctx: Any, clip: Tensor, faces: Tensor, raster: Tensor, ids: Tensor, shared_within: float) -> Tensor:
         image = torch.empty(*ids.shape, len(PARTS))
         _one_hot(ids.numpy(), image.numpy())
         ctx.save_for_backward(clip, faces, raster, ids)
+        ctx.shared_within = shared_within
         return image
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_image: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_image: Tensor) -> tuple[Tensor, None, None, None, None]:
         clip, faces, raster, ids = ctx.saved_tensors
         grad_clip = torch.zeros_like(clip)
         _label_edge_backward(
@@ -183,50 +171,39 @@ class _LabelEdge(Function):
             faces.numpy(),
             raster.numpy(),
             ids.numpy(),
+            ctx.shared_within,
             grad_image.contiguous().numpy(),
             grad_clip.numpy(),
         )
-        return grad_clip, None, None, None
-
-
-def _surface_points(clip: Tensor, faces: Tensor, raster: Tensor) -> Tensor:
-    """(B, H, W, 2) screen positions in pixels of the seen surface points, moving with clip; visibility is fixed."""
-    height, width = raster.shape[1:3]
-    u, v, _, owner = raster.unbind(-1)
-    corners = faces.long()[(owner.long() - 1).clamp_min(0)]
-    image = torch.arange(len(clip), device=clip.device)[:, None, None, None].expand_as(corners)
-    weights = torch.stack((u, v, 1 - u - v), -1)
-    point = (clip[image, corners] * weights[..., None]).sum(-2)
-    size = clip.new_tensor([width, height])
-    return (point[..., :2] / point[..., 3:] + 1) * 0.5 * size
+        return grad_clip, None, None, None, None
 
 
 class _LabelEdgeTorch(Function):
     @staticmethod
-    def forward(ctx: Any, points: Tensor, raster: Tensor, ids: Tensor) -> Tensor:
-        ctx.save_for_backward(raster, ids)
+    def forward(ctx: Any, points: Tensor, w: Tensor, raster: Tensor, ids: Tensor, shared_within: float) -> Tensor:
+        ctx.save_for_backward(w, raster, ids)
+        ctx.shared_within = shared_within
         image = torch.nn.functional.one_hot(ids.long(), _N_REGIONS + 1)[..., _FIRST:]
         return image.to(points.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        raster, ids = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        w, raster, ids = ctx.saved_tensors
         image = torch.nn.functional.one_hot(ids.long(), _N_REGIONS + 1)[..., _FIRST:].to(grad.dtype)
         depth = torch.where(ids > 0, raster[..., 2], torch.inf)
-        force = grad.new_zeros(*ids.shape, 2)
-        for component, axis in enumerate((2, 1)):
-            n = ids.shape[axis] - 1
-            gp, gq = grad.narrow(axis, 0, n), grad.narrow(axis, 1, n)
-            cp, cq = image.narrow(axis, 0, n), image.narrow(axis, 1, n)
-            pull = 0.5 * ((gp + gq) * (cp - cq)).sum(-1)
-            on_p = depth.narrow(axis, 0, n) <= depth.narrow(axis, 1, n)
-            force[..., component].narrow(axis, 0, n).add_(torch.where(on_p, pull, 0))
-            force[..., component].narrow(axis, 1, n).add_(torch.where(on_p, 0, pull))
-        return force * (ids > 0)[..., None], None, None
+        shared = None
+        if ctx.shared_within > 0:
+            seen_w = torch.where(ids > 0, w, torch.inf)
+            gaps = [(axis, pairs(seen_w, axis)) for axis in (2, 1)]  # infinite or NaN next to the background
+            shared = tuple(((p - q).abs() <= ctx.shared_within) & ~lip_contacts(ids, axis) for axis, (p, q) in gaps)
+        force = pair_forces(grad, image, depth, shared=shared)
+        return force * (ids > 0)[..., None], None, None, None, None
 
 
-def label_edge_image(clip: Tensor, raster: Tensor, labels: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+def label_edge_image(
+    clip: Tensor, raster: Tensor, labels: Tensor, faces: Tensor, shared_within: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Hard part image whose backward is the label-edge force.
 
     Args:
@@ -234,6 +211,8 @@ def label_edge_image(clip: Tensor, raster: Tensor, labels: Tensor, faces: Tensor
         raster: (B, H, W, 4) their raster.
         labels: (V,) uint8 label ids.
         faces: (F, 3) int32.
+        shared_within: where the w of two surface points differ by no more than this, both take half of the
+            force; 0 to leave all of it to the nearer one.
 
     Returns:
         image (B, H, W, 5) one-hot in the dtype of ``clip`` (zeros on rest and background), and the label ids
@@ -242,6 +221,6 @@ def label_edge_image(clip: Tensor, raster: Tensor, labels: Tensor, faces: Tensor
     raster = raster.detach()
     ids = dominant_labels(raster, labels, faces)
     if clip.device.type == "cpu" and clip.dtype == torch.float32:
-        return _LabelEdge.apply(clip.contiguous(), faces, raster, ids), ids
-    points = _surface_points(clip, faces.to(clip.device), raster)
-    return _LabelEdgeTorch.apply(points, raster, ids), ids
+        return _LabelEdge.apply(clip.contiguous(), faces, raster, ids, shared_within), ids
+    points, w = surface_points(clip, faces.to(clip.device), raster)
+    return _LabelEdgeTorch.apply(points, w.detach(), raster, ids, shared_within), ids

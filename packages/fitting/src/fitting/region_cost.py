@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from fitting._borders import push_border
 from fitting._types import Array
-from fitting.label_edge import dominant_labels, push
+from fitting.label_edge import dominant_labels
 from fitting.losses import part_weights
 from fitting.parts import FIRST_PART_ID
 from fitting.targets import PartTargets
@@ -52,7 +53,14 @@ class LabelCosts:
 
 @njit(cache=True, nogil=True)
 def _label_cost(
-    clip: Array, faces: Array, raster: Array, ids: Array, change: Array, loss: Array, grad_clip: Array
+    clip: Array,
+    faces: Array,
+    raster: Array,
+    ids: Array,
+    change: Array,
+    shared_within: float,
+    loss: Array,
+    grad_clip: Array,
 ) -> None:
     """Add to loss (B,) the cost of ids (B,H,W), and its label-edge force to grad_clip (B,V,4) (0 images: skipped)."""
     batch, height, width = ids.shape
@@ -79,16 +87,21 @@ def _label_cost(
                     if q >= _FIRST:
                         force -= change[b, row, column, q - _FIRST] + change[b, row2, column2, q - _FIRST]
                     force *= np.float32(0.5)
-                    if q == 0 or (p != 0 and raster[b, row, column, 2] <= raster[b, row2, column2, 2]):
-                        push(clip[b], faces, raster[b], row, column, axis, force, grad_clip[b])
-                    else:
-                        push(clip[b], faces, raster[b], row2, column2, axis, force, grad_clip[b])
+                    push_border(clip[b], faces, raster[b], p, q, row, column, axis, force, shared_within, grad_clip[b])
         loss[b] += total
 
 
 class _LabelCost(Function):
     @staticmethod
-    def forward(ctx: Any, clip: Tensor, faces: Tensor, raster: Tensor, ids: Tensor, costs: LabelCosts) -> Tensor:
+    def forward(
+        ctx: Any,
+        clip: Tensor,
+        faces: Tensor,
+        raster: Tensor,
+        ids: Tensor,
+        costs: LabelCosts,
+        shared_within: float,
+    ) -> Tensor:
         loss = costs.constant.clone()
         grad_clip = torch.zeros_like(clip if ctx.needs_input_grad[0] else clip[:0])
         _label_cost(
@@ -97,6 +110,7 @@ class _LabelCost(Function):
             raster.numpy(),
             ids.numpy(),
             costs.change.numpy(),
+            shared_within,
             loss.numpy(),
             grad_clip.numpy(),
         )
@@ -105,12 +119,14 @@ class _LabelCost(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (grad_clip,) = ctx.saved_tensors
-        return grad_clip * grad_loss[:, None, None], None, None, None, None
+        return grad_clip * grad_loss[:, None, None], None, None, None, None, None
 
 
-def label_cost(clip: Tensor, raster: Tensor, labels: Tensor, faces: Tensor, costs: LabelCosts) -> Tensor:
+def label_cost(
+    clip: Tensor, raster: Tensor, labels: Tensor, faces: Tensor, costs: LabelCosts, shared_within: float = 0.0
+) -> Tensor:
     """Region loss of the hard label image of a raster, with the label-edge force as its gradient.
 
     Args:
@@ -119,8 +135,10 @@ def label_cost(clip: Tensor, raster: Tensor, labels: Tensor, faces: Tensor, cost
         labels: (V,) uint8 label ids.
         faces: (F, 3) int32.
         costs: of the targets of the same B photos.
+        shared_within: as for `label_edge_image`.
 
     Returns:
         (B,) the value of `region_loss` on the one-hot image of the labels.
     """
-    return _LabelCost.apply(clip.contiguous(), faces, raster, dominant_labels(raster, labels, faces), costs)
+    ids = dominant_labels(raster, labels, faces)
+    return _LabelCost.apply(clip.contiguous(), faces, raster, ids, costs, shared_within)

@@ -20,19 +20,25 @@ class Backend(Protocol):
 
     device: torch.device
     faces: Tensor
-    size: tuple[int, int]
 
     def transform(self, points: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """(B, V, 3), (4, 3), (4,) -> (B, V, 4)."""
 
-    def rasterise(self, clip: Tensor) -> Tensor:
-        """(B, V, 4) -> (B, H, W, 4)."""
+    def rasterise(self, clip: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, V, 4), (H, W) -> (B, H, W, 4)."""
 
     def interpolate(self, attributes: Tensor, raster: Tensor) -> Tensor:
         """(1 or B, V, C) -> (B, H, W, C)."""
 
     def antialias(self, image: Tensor, raster: Tensor, clip: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
+
+
+def area_average(image: Tensor, factor: int) -> Tensor:
+    """(B, factor H, factor W, C) -> (B, H, W, C), the mean of each factor x factor block; differentiable."""
+    if factor == 1:
+        return image
+    return torch.nn.functional.avg_pool2d(image.movedim(-1, 1), factor).movedim(1, -1)
 
 
 class Renderer:
@@ -50,9 +56,11 @@ class Renderer:
             there is a CUDA device, otherwise the CPU.
         antialias: smooth silhouettes analytically, which also gives occlusion a gradient. Results may then
             leave the range of the attributes by rounding.
+        supersample: 1, 2 or 4: render so many times finer along each axis and average areas. Rasters stay
+            fine, since the owners of pixels cannot be averaged.
 
     Raises:
-        ValueError: faces are not (F, 3) or negative, or the size or backend is unknown.
+        ValueError: faces are not (F, 3) or negative, or the size, backend or supersampling is unknown.
         ImportError: nvdiffrast was asked for and is not installed.
     """
 
@@ -63,6 +71,7 @@ class Renderer:
         backend: BackendName = "auto",
         *,
         antialias: bool = True,
+        supersample: Literal[1, 2, 4] = 1,
     ) -> None:
         height, width = (size, size) if isinstance(size, int) else size
         if height < 1 or width < 1:
@@ -72,20 +81,22 @@ class Renderer:
             raise ValueError(f"faces have shape {table.shape}; expected (F, 3) vertex ids >= 0")
         if backend not in ("auto", "nvdiffrast", "cpu"):
             raise ValueError(f"backend is {backend!r}; expected 'auto', 'nvdiffrast' or 'cpu'")
+        if supersample not in (1, 2, 4):
+            raise ValueError(f"supersample is {supersample}; expected 1, 2 or 4")
         use_cuda = backend == "nvdiffrast" or (backend == "auto" and _nvdiffrast.is_available())
-        self.backend: Backend = (_nvdiffrast.NvdiffrastBackend if use_cuda else CpuBackend)(
-            torch.from_numpy(table), (height, width)
-        )
+        self.backend: Backend = (_nvdiffrast.NvdiffrastBackend if use_cuda else CpuBackend)(torch.from_numpy(table))
+        self.size = height, width
         self.antialias = antialias
+        self.supersample = supersample
         self._n_vertices = int(table.max(initial=-1)) + 1
 
     def rasterise(self, clip: Tensor) -> Tensor:
         """Visibility of (B, V, 4) clip positions.
 
         Returns:
-            (B, H, W, 4) float32: u, v (perspective-correct weights of the triangle's vertices 0 and 1, the
-            third is 1 - u - v), z/w, and triangle id + 1 (0 where nothing is seen). u and v are
-            differentiable in the positions, z/w is not.
+            (B, H, W, 4) float32, H and W being ``supersample`` times those of the image: u, v
+            (perspective-correct weights of the triangle's vertices 0 and 1, the third is 1 - u - v), z/w, and
+            triangle id + 1 (0 where nothing is seen). u and v are differentiable in the positions, z/w is not.
 
         Raises:
             ValueError: wrong shape, a face refers to a vertex that is not there, or a position is not finite.
@@ -94,7 +105,8 @@ class Renderer:
             raise ValueError(
                 f"clip positions have shape {tuple(clip.shape)}; expected (B, V, 4) with V >= {self._n_vertices}"
             )
-        return self.backend.rasterise(clip.to(self.backend.device, torch.float32))
+        height, width = (self.supersample * pixels for pixels in self.size)
+        return self.backend.rasterise(clip.to(self.backend.device, torch.float32), (height, width))
 
     def __call__(self, clip: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         """Render attributes.
@@ -104,8 +116,8 @@ class Renderer:
             attributes: (V, C) or (B, V, C).
 
         Returns:
-            image (B, H, W, C) float32, 0 where nothing is seen, and the raster of `rasterise`; both on the
-            device of ``clip``.
+            image (B, H, W, C) float32, 0 where nothing is seen, and the (finer, if supersampled) raster of
+            `rasterise`; both on the device of ``clip``.
         """
         device = self.backend.device
         positions = clip.to(device, torch.float32)
@@ -120,4 +132,4 @@ class Renderer:
         image = self.backend.interpolate(values, raster)
         if self.antialias:
             image = self.backend.antialias(image, raster, positions)
-        return image.to(clip.device), raster.to(clip.device)
+        return area_average(image, self.supersample).to(clip.device), raster.to(clip.device)

@@ -25,12 +25,16 @@ class PartTargets:
         area: (B, 5) int64, target pixels of each part that are not ignored.
         valid: (B, 5) bool, False for parts that are too small to be used.
         ignore: (B, H, W) bool, pixels that cost nothing, or None.
+        weight: (B, 5) float32, what each part counts in a loss; 0 for invalid parts.
+        ramp_px: half width of the ramp in ``images`` in pixels, 0 if they are binary.
     """
 
     images: Tensor
     area: Tensor
     valid: Tensor
     ignore: Tensor | None
+    weight: Tensor
+    ramp_px: float
 
 
 def check_label_masks(masks: ArrayLike | Tensor, name: str = "masks") -> NDArray[np.uint8]:
@@ -90,6 +94,7 @@ def mask_targets(
     *,
     ignore: ArrayLike | Tensor | None = None,
     min_area: int = MIN_AREA,
+    part_weight: ArrayLike | Tensor | None = None,
 ) -> PartTargets:
     """Targets for the part image of `render_parts`.
 
@@ -99,15 +104,19 @@ def mask_targets(
             0 for binary targets.
         ignore: (B, H, W) bool, pixels that cost nothing (hair over a brow, a hand).
         min_area: parts with fewer unignored pixels are marked invalid.
+        part_weight: (5,) what each part counts in a loss, >= 0; None for 1 each.
 
     Returns:
         PartTargets; the channel of an invalid part is still filled.
 
     Raises:
-        ValueError: wrong shapes, ids outside 0..6, or a negative ramp.
+        ValueError: wrong shapes, ids outside 0..6, or a negative ramp or weight.
     """
-    if ramp_px < 0:
+    if not ramp_px >= 0:
         raise ValueError(f"ramp_px is {ramp_px}; it must be >= 0")
+    weight = np.ones(len(PARTS), np.float32) if part_weight is None else np.asarray(part_weight, np.float32)
+    if weight.shape != (len(PARTS),) or not (np.isfinite(weight) & (weight >= 0)).all():
+        raise ValueError(f"part_weight is {weight.tolist()}; expected {len(PARTS)} finite numbers >= 0")
     ids = check_label_masks(masks)
     ignored = check_ignore(ignore, ids.shape)
     part_ids = np.arange(FIRST_PART_ID, FIRST_PART_ID + len(PARTS), dtype=np.uint8)
@@ -118,16 +127,22 @@ def mask_targets(
     for photo in range(len(ids)):
         for channel in range(len(PARTS)):
             images[photo, ..., channel] = signed_ramp(inside[photo, ..., channel], ramp_px)
+    valid = area >= min_area
     return PartTargets(
         torch.from_numpy(images),
         torch.from_numpy(area),
-        torch.from_numpy(area >= min_area),
+        torch.from_numpy(valid),
         None if ignored is None else torch.from_numpy(ignored),
+        torch.from_numpy(np.where(valid, weight, np.float32(0))),
+        float(ramp_px),
     )
 
 
 def soften(images: Tensor, sigma: float = 1.0) -> Tensor:
-    """Gaussian softening of part images (NEO-3DF section 3.4; 11 x 11 at sigma 1).
+    """Gaussian softening of part images (NEO-3DF section 3.4).
+
+    The paper uses 10 x 10 taps at sigma 1, which shifts both sides by half a pixel; the nearest odd kernel,
+    11 x 11 at sigma 1, is the same filter without the shift.
 
     Args:
         images: (B, H, W, C) float; differentiable.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,12 +33,17 @@ class Variable:
     prior_weight: float | None = None
     prior_center: Limit | None = None
 
+    def clamped(self) -> Variable:
+        """The same variable with its start moved to the nearest value within the bounds."""
+        lower, upper = (torch.as_tensor(bound).to(self.initial) for bound in (self.lower, self.upper))
+        return replace(self, initial=self.initial.clamp(lower, upper))
+
 
 class Unknowns:
-    """The variables of a fit in natural units: owns the leaf tensors u, their clamping and their prior.
+    """The variables of a fit as one leaf tensor ``steps`` (B, N) in natural units, with its bounds and prior.
 
     Args:
-        variables: by name; every ``initial`` has the same B.
+        variables: by name; every ``initial`` has the same B and the same device.
         prior: weight of variables that do not set their own.
 
     Raises:
@@ -49,20 +54,64 @@ class Unknowns:
     def __init__(self, variables: Mapping[str, Variable], prior: float) -> None:
         if not variables:
             raise ValueError("there are no variables to fit; pass at least one")
-        self.steps: Values = {}
-        self._initial: Values = {}
-        self._unit: Values = {}
-        self._bounds: dict[str, tuple[Tensor, Tensor]] = {}
-        self._centre: Values = {}
-        self._weight: dict[str, float] = {}
-        for name, variable in variables.items():
-            self._add(name, variable, prior)
-        batches = {name: len(initial) for name, initial in self._initial.items()}
+        groups = {name: _Group.of(name, variable, prior) for name, variable in variables.items()}
+        batches = {name: len(group.initial) for name, group in groups.items()}
         if len(set(batches.values())) != 1:
             raise ValueError(f"variables differ in the number of photos: {batches}")
         self.n_photos = next(iter(batches.values()))
+        self._types = {name: group.initial.dtype for name, group in groups.items()}
+        self._sizes = {name: group.initial.shape[1] for name, group in groups.items()}
+        self._initial, self._unit, self._lower, self._upper, self._centre, self._weight = (
+            torch.cat(columns, 1) for columns in zip(*(group.columns() for group in groups.values()), strict=True)
+        )
+        self.steps = torch.zeros_like(self._initial, requires_grad=True)
 
-    def _add(self, name: str, variable: Variable, prior: float) -> None:
+    def _split(self, rows: Tensor) -> Values:
+        return dict(zip(self._sizes, rows.split(list(self._sizes.values()), 1), strict=True))
+
+    def values(self, steps: Tensor | None = None) -> Values:
+        """{name: (B, n)} of x, differentiable in the steps (the current ones if none are given)."""
+        x = self._initial + self._unit * (self.steps if steps is None else steps)
+        return {name: part.to(self._types[name]) for name, part in self._split(x).items()}
+
+    def from_centre(self, steps: Tensor) -> Values:
+        """{name: (B, n)} distances of x from the centre of its prior, in natural units."""
+        return self._split(steps - self._centre)
+
+    def prior(self, steps: Tensor | None = None) -> Tensor:
+        """(B,) weighted quadratic prior of the steps (the current ones if none are given)."""
+        steps = self.steps if steps is None else steps
+        return (self._weight * (steps - self._centre).square()).sum(1)
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Bring the steps back within the bounds."""
+        torch.clamp(self.steps, self._lower, self._upper, out=self.steps)
+
+    @torch.no_grad()
+    def restore(self, photos: Tensor, steps: Tensor) -> None:
+        """Set the steps of the (B,) bool photos to those of ``steps`` (B, N)."""
+        if bool(photos.any()):
+            self.steps.copy_(torch.where(photos.to(steps.device)[:, None], steps, self.steps))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One checked variable: its start, and everything else (B, n) in natural units from there."""
+
+    initial: Tensor
+    unit: Tensor
+    lower: Tensor
+    upper: Tensor
+    centre: Tensor
+    weight: float
+
+    def columns(self) -> tuple[Tensor, ...]:
+        weight = torch.full_like(self.initial, self.weight)
+        return self.initial, self.unit, self.lower, self.upper, self.centre, weight
+
+    @classmethod
+    def of(cls, name: str, variable: Variable, prior: float) -> _Group:
         initial = variable.initial.detach()
         if initial.ndim != 2 or not initial.is_floating_point():
             raise ValueError(f"variable {name!r}: initial has shape {tuple(initial.shape)}; expected (B, n) floats")
@@ -80,36 +129,17 @@ class Unknowns:
         unit, lower, upper = (like(variable.unit, "unit"), like(variable.lower, "lower"), like(variable.upper, "upper"))
         if not bool((unit > 0).all()):
             raise ValueError(f"variable {name!r}: unit is {float(unit.min()):g}; it must be positive")
-        outside = (initial < lower) | (initial > upper)
+        outside = ~((initial >= lower) & (initial <= upper))
         if bool(outside.any()):
             photo, index = outside.nonzero()[0].tolist()
             value, low, high = (float(tensor[photo, index]) for tensor in (initial, lower, upper))
             raise ValueError(
-                f"variable {name!r}: start {value:g} of value {index}, photo {photo} is outside [{low:g}, {high:g}]"
+                f"variable {name!r}: start {value:g} of value {index}, photo {photo} is outside [{low:g}, {high:g}]; "
+                "move the bounds or start from Variable.clamped()"
             )
         weight = prior if variable.prior_weight is None else variable.prior_weight
         if not weight >= 0:
             raise ValueError(f"variable {name!r}: prior weight is {weight}; it must be >= 0")
-        self._initial[name], self._unit[name], self._weight[name] = initial, unit, weight
-        self._bounds[name] = ((lower - initial) / unit, (upper - initial) / unit)
-        centre = (
-            0.0 if variable.prior_center is None else (like(variable.prior_center, "prior_center") - initial) / unit
-        )
-        self._centre[name] = torch.as_tensor(centre).to(initial)
-        self.steps[name] = torch.zeros_like(initial, requires_grad=True)
-
-    def values(self, steps: Values | None = None) -> Values:
-        """{name: (B, n)} of x, differentiable in the steps (the current ones if none are given)."""
-        steps = self.steps if steps is None else steps
-        return {name: self._initial[name] + self._unit[name] * step for name, step in steps.items()}
-
-    def prior(self) -> Tensor:
-        """(B,) weighted quadratic prior of the current steps."""
-        terms = [self._weight[name] * (step - self._centre[name]).square().sum(1) for name, step in self.steps.items()]
-        return torch.stack(terms).sum(0)
-
-    @torch.no_grad()
-    def clamp(self) -> None:
-        """Bring the steps back within the bounds."""
-        for name, step in self.steps.items():
-            torch.clamp(step, *self._bounds[name], out=step)
+        centre = initial if variable.prior_center is None else like(variable.prior_center, "prior_center")
+        lower, upper, centre = ((value - initial) / unit for value in (lower, upper, centre))
+        return cls(initial, unit, lower, upper, centre, weight)

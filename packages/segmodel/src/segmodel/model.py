@@ -37,8 +37,8 @@ class SegmentModel(nn.Module):
         radius_mm, n_solves: of the seam blending in :meth:`decode`.
     """
 
-    _part_source: Tensor
-    _rest_source: Tensor
+    _part_ids: Tensor
+    _rest_ids: Tensor
 
     def __init__(
         self,
@@ -63,19 +63,9 @@ class SegmentModel(nn.Module):
         self.offset_regressor = offset_regressor
         self.radius_mm, self.n_solves = float(radius_mm), int(n_solves)
         self._blender: SeamBlender | None = None
-        # position of every mesh vertex in the concatenation of the parts' and the rest's own vertices
-        part_source = torch.empty(layout.n_vertices, dtype=torch.int64)
-        start = 0
-        for part in PARTS:
-            ids = torch.from_numpy(layout.vertices(part))
-            part_source[ids] = torch.arange(start, start + len(ids))
-            start += len(ids)
-        rest_ids = torch.from_numpy(layout.vertices("rest"))
-        rest_source = part_source.clone()
-        rest_source[rest_ids] = torch.arange(start, start + len(rest_ids))
-        is_rest = torch.from_numpy(layout.labels == LABEL_IDS["rest"])
-        self.register_buffer("_part_source", torch.where(is_rest, rest_source, part_source), persistent=False)
-        self.register_buffer("_rest_source", rest_source, persistent=False)
+        part_ids = torch.cat([torch.from_numpy(layout.vertices(part)) for part in PARTS])
+        self.register_buffer("_part_ids", part_ids, persistent=False)
+        self.register_buffer("_rest_ids", torch.from_numpy(layout.vertices("rest")), persistent=False)
 
     def vae(self, region: str) -> PartVae:
         """The VAE of a region."""
@@ -84,7 +74,7 @@ class SegmentModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self._part_source.device
+        return self._part_ids.device
 
     @property
     def latent_dims(self) -> dict[str, int]:
@@ -131,16 +121,21 @@ class SegmentModel(nn.Module):
         """Box centres (y, z) ``(B, 5, 2)`` mm of the parts, in PARTS order, for ``rest_latents (B, D)``."""
         return self.offset_regressor(rest_latents)
 
-    def compose(self, latents: Mapping[str, Tensor], offsets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def compose(
+        self, latents: Mapping[str, Tensor], offsets: Tensor | None = None, *, rest: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Put the decoded parts into the decoded rest, unblended.
 
         Args:
-            latents: ``{region: (B, D)}``. offsets: ``(B, 5, 2)`` mm, by default predicted from the rest latent.
+            latents: ``{region: (B, D)}``.
+            offsets: ``(B, 5, 2)`` mm, by default predicted from the rest latent.
+            rest: ``(B, n, 3)`` mm, ``decode_part("rest", latents["rest"])``, where the caller already has it: the rest
+                is the largest region, and fitting the parts never changes it.
 
         Returns:
             ``composed (B, V, 3)``, parts at their offsets and skin from the rest decoder; and ``rest (B, V, 3)``, which
             differs on the overlap ring only: there it holds the rest decoder's own prediction, the rest pose of
-            blending.
+            blending. Its copy of the parts, which no blending reads, carries no gradient.
         """
         missing = [region for region in REGIONS if region not in latents]
         if missing:
@@ -149,8 +144,10 @@ class SegmentModel(nn.Module):
             offsets = self.offsets(latents["rest"])
         shifts = torch.nn.functional.pad(offsets, (1, 0))
         pieces = [self.decode_part(part, latents[part]) + shifts[:, i, None] for i, part in enumerate(PARTS)]
-        stacked = torch.cat([*pieces, self.decode_part("rest", latents["rest"])], dim=1)
-        return stacked[:, self._part_source], stacked[:, self._rest_source]
+        skin = self.decode_part("rest", latents["rest"]) if rest is None else rest
+        canvas = skin.new_zeros(len(skin), self.layout.n_vertices, 3).index_copy(1, self._rest_ids, skin)
+        composed = canvas.index_copy(1, self._part_ids, torch.cat(pieces, dim=1))
+        return composed, composed.detach().index_copy(1, self._rest_ids, skin)
 
     def decode(self, latents: Mapping[str, Tensor], offsets: Tensor | None = None, blend: bool = True) -> Tensor:
         """Whole faces ``(B, V, 3)`` mm from ``{region: (B, D)}``; ``blend`` makes the seams seamless by ARAP."""
