@@ -48,17 +48,14 @@ TUNED = {"ramp_px": 5.0, "prior": 3e-4, "flip_penalty": 1e-3}
 GLOBAL = {"variables": "global", "offsets": "none", "expression": True, "pose": True, "blend": False}
 
 
-def _table_3() -> dict[str, dict[str, object]]:
+def _table_3(more: str, settings: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """The eight cells of NEO-3DF's table 3, with some more settings and words for them."""
     cells = {}
-    for literal in (False, True):
-        for name, variables in (("c", "controls"), ("z", "latents")):
-            for offsets in ("none", "yz"):
-                for blend in (False, True):
-                    row = f"{name}{' + dy,dz' if offsets == 'yz' else ''}, {'blend' if blend else 'no blend'}, 20"
-                    setting: dict[str, object] = {"variables": variables, "offsets": offsets, "blend": blend}
-                    if literal:
-                        setting |= {"learning_rate": 1e-3, "prior": 0.0, "loss": "frobenius"}
-                    cells[f"{row}{', literal 1e-3' if literal else ''}"] = setting
+    for name, variables in (("c", "controls"), ("z", "latents")):
+        for offsets in ("none", "yz"):
+            for blend in (False, True):
+                row = f"{name}{' + dy,dz' if offsets == 'yz' else ''}, {'blend' if blend else 'no blend'}, 20{more}"
+                cells[row] = {"variables": variables, "offsets": offsets, "blend": blend, **settings}
     return cells
 
 
@@ -77,8 +74,15 @@ def _beyond() -> dict[str, dict[str, object]]:
     return cells
 
 
-YAWED = {"all photos, z + d + e + p, ramp 5, 20": FULL | TUNED | {"photos": "all"}}
-CELLS = _table_3() | _beyond() | YAWED
+LITERAL = {"learning_rate": 1e-3, "prior": 0.0, "loss": "frobenius"}
+MODES = FULL | TUNED | {"modes": True}
+CELLS = (
+    _beyond()
+    | {"z + d + e + p + modes, ramp 5, binary from 30, 60": MODES | {"iterations": 60, "binary_after": 30}}
+    | {"all photos, z + d + e + p + modes, ramp 5, 20": MODES | {"photos": "all"}}
+    | _table_3("", {})
+    | _table_3(", literal 1e-3", LITERAL)
+)
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ def line(name: str, row: Row) -> str:
     parts = " ".join(f"{summary[part]:.3f}" for part in PARTS)
     costs = " ".join(f"{np.nanmean(values):7.3f}" for values in row.costs.values())
     return (
-        f"{name:44}{summary['mean_of_parts']:6.3f} [{low:.3f} {high:.3f}]{summary['frequency_weighted']:7.3f}  {parts}"
+        f"{name:54}{summary['mean_of_parts']:6.3f} [{low:.3f} {high:.3f}]{summary['frequency_weighted']:7.3f}  {parts}"
         f"{fine['mean_of_parts']:8.3f}{fine['frequency_weighted']:7.3f}{unmasked['mean_of_parts']:8.3f}  {costs}"
     )
 
@@ -222,7 +226,7 @@ def by_yaw(name: str, row: Row) -> str:
         inside = (np.abs(row.yaw) >= low) & (np.abs(row.yaw) < high)
         mean = np.nanmean(row.overlap.mean_of_parts()[inside]) if inside.any() else np.nan
         cells.append(f"{low}-{high} deg: {mean:.3f} (n={inside.sum()})")
-    return f"{name:44}" + "   ".join(cells)
+    return f"{name:54}" + "   ".join(cells)
 
 
 def main() -> None:
@@ -238,7 +242,7 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         rows = pool.starmap(measured_fold, jobs, chunksize=1)
     table = {name: together([fold[name] for fold in rows]) for name in names}
-    print(f"\n{'':44}mean of five [95 %]    freq.  brow  eyes  nose  ulip  llip     448  freq. no ignore  ", end="")
+    print(f"\n{'':54}mean of five [95 %]    freq.  brow  eyes  nose  ulip  llip     448  freq. no ignore  ", end="")
     print(" ".join(f"{title:>7}" for title in COSTS.values()))
     for name, row in table.items():
         print(line(name, row))

@@ -14,7 +14,6 @@ def print_assets(fetch: bool = False) -> None:
                 reason = f" ({error})"
         state = f"found: {path}" if path else f"missing: put {asset.file} into an asset folder{reason}"
         print(f"{asset.name}\n  {state}\n  licence: {asset.licence}")
-        print(
-            f"  source: {asset.source}\n  used by: {asset.used_by}\n  sha256: {asset.sha256 or 'not published; taken as it is'}"
-        )
+        digest = asset.sha256 or "not published; taken as it is"
+        print(f"  source: {asset.source}\n  used by: {asset.used_by}\n  sha256: {digest}")
     print(f"asset folders, in this order: {', '.join(str(folder) for folder in asset_folders())}")

@@ -115,7 +115,7 @@ class PartFitter:
             variables["shift_x"] = Variable(torch.zeros(batch, len(PARTS)), 1.0)
         if settings.modes:
             n_modes = sum(self.model.n_directions(part) - 1 for part in PARTS)
-            variables["modes"] = Variable(torch.zeros(batch, n_modes), 1.0, -BOUND, BOUND)
+            variables["modes"] = mode_variable(batch, n_modes, settings)
         return variables
 
     def _latents(self, start: PartFace) -> Variable:
@@ -160,6 +160,11 @@ class PartFitter:
         shift = values.get("shift_x", torch.zeros(batch, len(PARTS)))
         modes = values.get("modes", torch.zeros(batch, sum(counts))).split(counts, 1)
         return {part: torch.cat([shift[:, k, None], modes[k]], 1) for k, part in enumerate(PARTS)}
+
+
+def mode_variable(batch: int, n_modes: int, settings: FitConfig) -> Variable:
+    """Coefficients of learned modes in standard deviations."""
+    return Variable(torch.zeros(batch, n_modes), 1.0, -BOUND, BOUND, settings.modes_prior)
 
 
 def part_motion(model: PartFaceModel, start: Tensor, end: Tensor) -> Tensor:

@@ -6,7 +6,17 @@ from torch import Tensor
 from fitting import PartModes, Variable
 from fitting.modes import WHOLE
 
-from .face_fit import BOUND, FittedFaces, Ignore, Masks, fit_shape, moved_pose, part_motion, pose_variables
+from .face_fit import (
+    BOUND,
+    FittedFaces,
+    Ignore,
+    Masks,
+    fit_shape,
+    mode_variable,
+    moved_pose,
+    part_motion,
+    pose_variables,
+)
 from .run_model import PartFace, PartFaceModel, Pose
 from .settings import FitConfig
 
@@ -43,8 +53,7 @@ class GlobalFitter:
         lower, upper = identity.clamp(max=-BOUND), identity.clamp(min=BOUND)
         variables = {"identity": Variable(identity, 1.0, lower, upper)}
         if self._modes is not None:
-            n_modes = len(self._modes.of(WHOLE))
-            variables["modes"] = Variable(torch.zeros(len(identity), n_modes), 1.0, -BOUND, BOUND)
+            variables["modes"] = mode_variable(len(identity), len(self._modes.of(WHOLE)), self.settings)
         start = {name: variable.initial for name, variable in variables.items()}
         variables |= pose_variables(pose, model, self.settings)
         result = fit_shape(shape, shape, variables, masks, ignore, model, self.settings)

@@ -138,9 +138,9 @@ class FitConfig(Section):
     """Per-photo fitting to the mask (NEO-3DF section 4.3): where it starts, what may move, and how it is weighed.
 
     ``variables``: controls or latents of the parts, none of them, or "global": the face model's identity and no parts
-    at all. ``offsets`` move a part in y and z (the paper's) or in x, y and z. ``modes`` adds the learned part modes.
-    ``loop_solves``: linear solves of the blending inside the loop; what is reported is always blended in full.
-    ``binary_after``: the iteration from which the target ramp is a step. ``gradient``: of the rendered
+    at all. ``offsets`` move a part in y and z (the paper's) or in x, y and z. ``modes`` adds the learned modes, held by
+    a prior of their own. ``loop_solves``: linear solves of the blending inside the loop; what is reported is always
+    blended in full. ``binary_after``: the iteration from which the target ramp is a step. ``gradient``: of the rendered
     parts, see ``fitting.PartRenderer``. ``photos``: which validation faces are fitted and evaluated.
     """
 
@@ -156,6 +156,7 @@ class FitConfig(Section):
     iterations: PositiveInt = 20
     learning_rate: PositiveFloat = 0.1
     prior: NonNegativeFloat = 1e-3
+    modes_prior: NonNegativeFloat = 1e-4
     ramp_px: PositiveFloat = 10.0
     binary_after: PositiveInt | None = None
     flip_penalty: NonNegativeFloat = 0.0

@@ -65,6 +65,27 @@ def test_folds_hold_everyone_once(tmp_path):
         assert all(len(side) == 1 for side in sides.values())
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"images": "photos", "fold": 5}, "dataset.fold is 5, expected less than n_folds, 5"),
+        ({"images": "photos", "n_folds": 3, "fold": 3}, "dataset.fold is 3, expected less than n_folds, 3"),
+        ({"fold": 0}, "dataset.fold is 0, expected no fold for synthetic faces: give dataset.images"),
+        ({"images": "photos", "n_folds": 1}, "dataset.n_folds is 1, expected greater than or equal to 2"),
+    ],
+)
+def test_a_fold_that_cannot_be_is_one_line(values, message):
+    with pytest.raises(UserError) as caught:
+        parse_config({"dataset": values})
+    assert str(caught.value) == f"configuration: {message}"
+
+
+def test_a_fold_is_another_dataset():
+    configs = [parse_config({"dataset": {"images": str(Path(__file__)), "fold": fold}}) for fold in (None, 0, 1)]
+    keys = [STAGES[0].config(config) for config in configs]
+    assert keys[0] != keys[1] != keys[2]
+
+
 def test_clean_photos_are_those_with_every_asked_value(tmp_path):
     photos, manifest = people(tmp_path, 12)
     clean = {e.path.name for e in split(photos, manifest, {"frontal": 1, "glasses": 0}) if e.clean}
@@ -173,6 +194,7 @@ def test_faces_without_masks_are_an_error_that_says_what_to_change(tiny_run):
     unclean = replace(faces, clean=np.zeros(len(faces), bool))
     with pytest.raises(UserError, match=r"clean validation face .* or raise dataset\.validation_share"):
         validation_faces(unclean)
+    assert len(validation_faces(unclean, "all")) == (faces.split == "validation").sum()
 
 
 def test_another_face_model_file_under_the_same_name_changes_the_key(tmp_path):

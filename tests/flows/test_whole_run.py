@@ -263,6 +263,16 @@ def test_the_stored_face_of_a_fit_with_modes_decodes_to_the_stored_shape(tiny_ru
     np.testing.assert_array_equal(without[:, eyes], again[:, eyes])
 
 
+def test_a_fit_from_the_landmarks_does_without_the_network(tiny_run):
+    network = {"train_regressors", "fine_tune"}
+    from_landmarks = {stage.name for stage in tiny_run.pipeline(only=["fit_photos"]).plan()}
+    from_network = {
+        stage.name for stage in tiny_run.pipeline(sections={"fit": {"start": "network"}}, only=["fit_photos"]).plan()
+    }
+    assert not from_landmarks & network
+    assert from_network == from_landmarks | network
+
+
 def test_the_record_names_the_newest_outputs_and_the_whole_configuration(tiny_run):
     record = load_run(tiny_run.folder)
     assert record.stages == {outcome.name: outcome.key for outcome in tiny_run.outcomes}
