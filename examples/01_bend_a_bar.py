@@ -17,7 +17,7 @@ rest = torch.tensor(np.stack([x, 8 * np.cos(ring), 8 * np.sin(ring)], -1).reshap
 corner = np.arange((ALONG - 1) * AROUND)
 beside = corner // AROUND * AROUND + (corner + 1) % AROUND
 faces = np.concatenate(
-    [np.stack([corner, corner + AROUND, beside], 1), np.stack([beside, corner + AROUND, beside + AROUND], 1)]
+    [np.stack([corner, beside, corner + AROUND], 1), np.stack([beside, beside + AROUND, corner + AROUND], 1)]
 )
 
 # The first two rings stay, the last two are turned by 60 degrees about the z axis.

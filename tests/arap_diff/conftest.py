@@ -1,13 +1,22 @@
-"""Meshes and the choice of backend shared by the tests."""
+"""Meshes, the choice of backend, and a dense textbook twin of the whole method, shared by the tests."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 
 Mesh = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The meshes are so small that a second thread would only be waited for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +39,67 @@ def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "numba" and importlib.util.find_spec("numba") is None:
         pytest.skip("numba is not installed (extra fast)")
     return request.param
+
+
+@pytest.fixture(params=["numpy", "numba", "torch"])
+def tier(request: pytest.FixtureRequest) -> str:
+    """Every way to compute on CPU tensors."""
+    if request.param == "numba" and importlib.util.find_spec("numba") is None:
+        pytest.skip("numba is not installed (extra fast)")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def textbook() -> Callable[..., np.ndarray]:
+    """The method with dense matrices, loops and textbook SVDs, sharing no code with the package.
+
+    `weights` maps undirected edges (i, j), i < j, to numbers.
+    """
+
+    def laplacian(weights: dict[tuple[int, int], float], n: int) -> np.ndarray:
+        matrix = np.zeros((n, n))
+        for (i, j), w in weights.items():
+            matrix[[i, j], [j, i]] -= w
+            matrix[[i, j], [i, j]] += w
+        return matrix
+
+    def rotation(covariance: np.ndarray) -> np.ndarray:
+        u, _, vt = np.linalg.svd(covariance)
+        return u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+
+    def deform(
+        rest: np.ndarray,
+        weights: dict[tuple[int, int], float],
+        handles: np.ndarray,
+        targets: np.ndarray,
+        energy: str,
+        n_solves: int,
+    ) -> np.ndarray:
+        n = len(rest)
+        lap = laplacian(weights, n)
+        smoothing = lap.T if energy == "bilaplacian" else np.eye(n)
+        matrix = smoothing @ lap
+        free = np.setdiff1d(np.arange(n), handles)
+        rotations = np.tile(np.eye(3), (n, 1, 1))
+        for _ in range(n_solves):
+            coordinates = np.zeros((n, 3))
+            for (i, j), w in weights.items():
+                flow = w * (rotations[i] + rotations[j]) / 2 @ (rest[i] - rest[j])
+                coordinates[i] += flow
+                coordinates[j] -= flow
+            x = np.zeros((n, 3))
+            x[handles] = targets
+            right = smoothing @ coordinates - matrix @ x
+            x[free] = np.linalg.solve(matrix[np.ix_(free, free)], right[free])
+            covariances = np.zeros((n, 3, 3))
+            for (i, j), w in weights.items():
+                outer = w * np.outer(x[i] - x[j], rest[i] - rest[j])
+                covariances[i] += outer
+                covariances[j] += outer
+            rotations = np.array([rotation(s) for s in covariances])
+        return x
+
+    return deform
 
 
 @pytest.fixture

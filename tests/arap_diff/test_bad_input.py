@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from arap_diff import ArapSolver, _backend, arap_deform
+from arap_diff._points import check_same_device
 
 FACES = np.array([[0, 1, 2], [1, 3, 2]])
 REST = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.5]])
@@ -19,11 +20,22 @@ REST = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.5]])
         ([[0, 1]], {}, r"handles must be vertex ids of shape \(K,\), got int64 \(1, 2\)"),
         ([0.0, 1.0], {}, r"handles must be vertex ids of shape \(K,\), got float64 \(2,\)"),
         ([True, False, True, False], {}, r"handles must be vertex ids of shape \(K,\), got bool \(4,\)"),
-        ([], {}, r"4 vertices are connected to no handle \(for example vertex 0\)"),
+        ([], {}, "handles is empty: give at least one vertex id"),
         ([0], {"energy": "springs"}, 'energy must be "bilaplacian" or "edges", got \'springs\''),
-        ([0], {"weights": "area"}, 'weights must be "uniform" or "cotangent", got \'area\''),
+        ([0], {"weights": "area"}, 'weights must be "uniform", "cotangent" or one positive number per edge, got .area'),
         ([0], {"weights": "cotangent"}, 'weights="cotangent" needs rest'),
-        ([0], {"backend": "gpu"}, 'backend must be "auto", "numpy" or "numba", got \'gpu\''),
+        ([0], {"backend": "gpu"}, 'backend must be "auto", "numpy", "numba" or "torch", got \'gpu\''),
+        ([0], {"weights": np.ones(4)}, r"weights must be one number per edge, shape \(E=5,\) .* got float64 \(4,\)"),
+        ([0], {"weights": np.ones((5, 1))}, r"in the order of mesh_edges, got float64 \(5, 1\)"),
+        ([0], {"weights": np.full(5, "a")}, r"weights must be one number per edge, .* got <U1 \(5,\)"),
+        ([0], {"weights": np.full(5, True)}, r"weights must be one number per edge, .* got bool \(5,\)"),
+        ([0], {"weights": [1, 1, 0, 1, 1]}, r"weights must be positive and finite, edge 2 has 0\.0"),
+        ([0], {"weights": [1, 1, 1, np.nan, 1]}, "weights must be positive and finite, edge 3 has nan"),
+        (
+            [0],
+            {"weights": torch.ones(5, requires_grad=True)},
+            "weights requires a gradient, but edge weights are const",
+        ),
     ],
 )
 def test_solver_refuses(handles: list, options: dict, message: str) -> None:
@@ -50,6 +62,9 @@ def test_component_without_handle_is_named() -> None:
         (REST, REST[:1], 0, "n_solves must be an integer of at least 1, got 0"),
         (REST, REST[:1], 2.0, r"n_solves must be an integer of at least 1, got 2\.0"),
         (REST, REST[:1], True, "n_solves must be an integer of at least 1, got True"),
+        (REST.half(), REST[:1], 3, "rest must be float32 or float64, got torch.float16"),
+        (REST[0], REST[:1], 3, r"rest must have shape \(\.\.\., V=4, 3\), got \(3,\)"),
+        (REST.to("meta"), REST[:1], 3, "rest is on meta, which cannot compute in float64: move it to the CPU"),
         (
             REST.expand(2, 4, 3),
             REST[:1].expand(3, 1, 3),
@@ -63,12 +78,43 @@ def test_solve_refuses(rest: torch.Tensor, handle_positions: torch.Tensor, n_sol
         ArapSolver(FACES, [0], 4).solve(rest, handle_positions, n_solves)
 
 
+@pytest.mark.parametrize(
+    ("tol", "max_solves", "message"),
+    [
+        (0, 9, "tol must be a positive length in the units of the mesh, got 0"),
+        (-1.0, 9, r"tol must be a positive length in the units of the mesh, got -1\.0"),
+        (float("nan"), 9, "tol must be a positive length in the units of the mesh, got nan"),
+        (None, 9, "tol must be a positive length in the units of the mesh, got None"),
+        (1e-6, 1, "max_solves must be an integer of at least 2, got 1"),
+        (1e-6, 9.0, r"max_solves must be an integer of at least 2, got 9\.0"),
+    ],
+)
+def test_solve_converged_refuses(tol: float, max_solves: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ArapSolver(FACES, [0], 4).solve_converged(REST, REST[:1], tol, max_solves=max_solves)
+
+
+def test_two_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match="rest is on cpu but handle_positions is on meta"):
+        check_same_device("rest", REST, "handle_positions", REST.to("meta"))
+
+
+def test_mixed_precision_is_promoted() -> None:
+    solver = ArapSolver(FACES, [0], 4)
+    assert solver.solve(REST, REST[:1].double()).dtype == torch.float64
+    assert solver.solve_converged(REST, REST[:1], 1e-6).dtype == torch.float32
+
+
 def test_energy_and_rotations_refuse_other_shapes() -> None:
     solver = ArapSolver(FACES, [0], 4)
     with pytest.raises(ValueError, match=r"x must have shape \(\.\.\., V=4, 3\), got \(3, 3\)"):
         solver.energy(REST[:3], REST)
     with pytest.raises(ValueError, match=r"rest must have shape \(\.\.\., V=4, 3\), got \(3, 3\)"):
         solver.rotations(REST, REST[:3])
+    with pytest.raises(ValueError, match=r"x has a value that is not finite, first at row 0"):
+        solver.energy(REST / 0, REST)
+    with pytest.raises(ValueError, match=r"leading dimensions of x \(2, 4, 3\) and rest \(3, 4, 3\) do not broadcast"):
+        solver.rotations(REST.expand(2, 4, 3), REST.expand(3, 4, 3))
 
 
 def test_one_off_form_refuses_a_flat_rest() -> None:

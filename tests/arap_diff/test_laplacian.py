@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from arap_diff import laplacian
+from arap_diff import laplacian, mesh_edges
 
 SQUARE = np.array([[0, 1, 2], [0, 2, 3]])
 
@@ -22,6 +22,21 @@ def test_vertex_in_no_face_has_an_empty_row() -> None:
 def test_three_triangles_on_one_edge_add_up() -> None:
     matrix = laplacian([[0, 1, 2], [1, 0, 3], [0, 1, 4]], 5)
     assert matrix[0, 1] == -1.5
+
+
+def test_edges_come_once_and_sorted() -> None:
+    edges = mesh_edges([[2, 1, 0], [0, 2, 3], [3, 2, 7]], 9)
+    np.testing.assert_array_equal(edges, [[0, 1], [0, 2], [0, 3], [1, 2], [2, 3], [2, 7], [3, 7]])
+    assert edges.dtype == np.int64
+    assert mesh_edges(np.zeros((0, 3), dtype=np.int32), 2).shape == (0, 2)
+
+
+def test_given_weights_stand_on_the_edges_of_mesh_edges() -> None:
+    weights = np.array([1.0, 2, 3, 4, 5])
+    matrix = laplacian(SQUARE, 4, weights=weights).toarray()
+    for (i, j), weight in zip(mesh_edges(SQUARE, 4), weights, strict=True):
+        assert matrix[i, j] == matrix[j, i] == -weight
+    np.testing.assert_array_equal(matrix.sum(axis=1), 0)
 
 
 def test_cotangent_weights_of_a_right_and_an_equilateral_triangle() -> None:
@@ -58,7 +73,7 @@ def test_cotangent_weights_stay_positive_and_finite_on_obtuse_and_flat_triangles
         ([[0, 1, -1]], 3, {}, r"face 0 is \[0, 1, -1\], outside 0\.\.2"),
         ([[0, 1, 1]], 3, {}, r"face 0 repeats a vertex: \[0, 1, 1\]"),
         ([[0, 1, 2]], 0, {}, "n_vertices must be a positive integer, got 0"),
-        ([[0, 1, 2]], 3, {"weights": "mean"}, 'weights must be "uniform" or "cotangent", got \'mean\''),
+        ([[0, 1, 2]], 3, {"weights": "mean"}, 'weights must be "uniform", "cotangent" or one positive number per edge'),
         ([[0, 1, 2]], 3, {"weights": "cotangent"}, 'weights="cotangent" needs rest'),
         (
             [[0, 1, 2]],

@@ -2,13 +2,15 @@
 
 import itertools
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from arap_diff import ArapSolver, arap_deform, laplacian
+from arap_diff._team import Team
 
 ENERGIES = ["bilaplacian", "edges"]
 Grid = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
@@ -237,6 +239,84 @@ def test_batches_broadcast_and_equal_single_solves(bumpy_grid: Grid, backend: st
             torch.testing.assert_close(x[i, j], solver.solve(rests[i, 0], targets[j]), rtol=0, atol=1e-11)
     empty = solver.solve(rest.expand(0, -1, -1), targets[:1])
     assert empty.shape == (0, len(rest), 3)
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_large_batch_has_the_results_and_gradients_of_its_members(bumpy_grid: Grid, backend: str, energy: str) -> None:
+    rest, faces, handles = scene(bumpy_grid)
+    solver = ArapSolver(faces, handles, len(rest), energy=energy, backend=backend)
+    noise = torch.from_numpy(np.random.default_rng(2).normal(size=(9, len(rest), 3)))
+    p = (rest + 0.05 * noise).requires_grad_()
+    h = (p.detach()[:, handles] + 0.3 * noise[:, : len(handles)]).requires_grad_()
+    x = solver.solve(p, h)
+    together = torch.autograd.grad(x.sin().sum(), (p, h))
+    for k in range(9):
+        pk, hk = p.detach()[k].clone().requires_grad_(), h.detach()[k].clone().requires_grad_()
+        alone = solver.solve(pk, hk)
+        torch.testing.assert_close(x[k], alone, rtol=0, atol=1e-11)
+        for one, of_all in zip(torch.autograd.grad(alone.sin().sum(), (pk, hk)), together, strict=True):
+            torch.testing.assert_close(of_all[k], one, rtol=0, atol=1e-10)
+
+
+@pytest.fixture
+def with_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+@pytest.mark.parametrize("batch", [1, 5])
+def test_threads_share_a_large_mesh_and_repeat_to_the_last_bit(
+    bumpy_grid: Grid, with_threads: Callable[[int], None], energy: str, batch: int
+) -> None:
+    pytest.importorskip("numba", reason="numba is not installed (extra fast)")
+    rest, faces, handles = scene(bumpy_grid, 105)
+    p = rest.expand(batch, -1, -1).clone().requires_grad_()
+    h = (p.detach()[:, handles] + torch.tensor([0, 0.3, 0.4], dtype=torch.float64)).requires_grad_()
+    results = []
+    for threads in (1, 2, 3, 3):
+        with_threads(threads)
+        x = ArapSolver(faces, handles, len(rest), energy=energy, backend="numba").solve(p, h)
+        results.append((x.detach(), *torch.autograd.grad(x.sin().sum(), (p, h))))
+    for alone, two, three, again in zip(*results, strict=True):
+        scale = alone.abs().max().item()
+        torch.testing.assert_close(two, alone, rtol=0, atol=1e-8 * scale)
+        torch.testing.assert_close(three, alone, rtol=0, atol=1e-8 * scale)
+        assert torch.equal(three, again)
+
+
+def test_team_keeps_the_order_of_tasks_and_works_alone_inside_a_task(with_threads: Callable[[int], None]) -> None:
+    with_threads(2)
+    team = Team()
+
+    def task(k: int) -> tuple[int, int, list[int]]:
+        return k, team.size, team.run([lambda: k, lambda: -k])
+
+    assert team.run([partial(task, k) for k in range(5)]) == [(k, 1, [k, -k]) for k in range(5)]
+    assert team.size == 2
+
+
+def test_team_passes_on_an_error_of_a_helper(with_threads: Callable[[int], None]) -> None:
+    with_threads(2)
+    with pytest.raises(ZeroDivisionError):
+        Team().run([lambda: 1.0, lambda: 1 / 0])
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_tiers_agree_where_neighbourhoods_are_straight_lines(energy: str) -> None:
+    pytest.importorskip("numba", reason="numba is not installed (extra fast)")
+    rest = torch.zeros(20, 3, dtype=torch.float64)
+    rest[:, 0] = torch.arange(20)
+    faces = np.stack([np.arange(18), np.arange(1, 19), np.arange(2, 20)], axis=1)
+    results = []
+    for backend in ("numpy", "numba"):
+        h = torch.tensor([[0, 0, 0], [19, 4, 0]], dtype=torch.float64, requires_grad=True)
+        x = ArapSolver(faces, [0, 19], 20, energy=energy, backend=backend).solve(rest, h)
+        results.append((x.detach(), *torch.autograd.grad(x.sum(), h)))
+    for slow, fast in zip(*results, strict=True):
+        assert torch.isfinite(fast).all()
+        torch.testing.assert_close(fast, slow, rtol=0, atol=1e-6)
 
 
 def test_float32_is_computed_in_double(bumpy_grid: Grid) -> None:

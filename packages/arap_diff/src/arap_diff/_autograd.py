@@ -1,79 +1,188 @@
-"""The deformation and the rotation fit as autograd functions with hand-written adjoints."""
+"""The deformation and the rotation fit as autograd functions: hand-written adjoints, `torch.func` transforms, and a
+clear refusal of second and forward-mode derivatives.
 
+All tensors are float64 with the batch first. What `backward` needs leaves `forward` as outputs without gradient, so
+that every transform sees all there is; `vmap` folds the mapped dimension into the batch.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from arap_diff import _torch_kernels
 from arap_diff._backend import rotation_functions
-from arap_diff._unrolled import System, Tape, deform, deform_adjoint
-from arap_diff.mesh import FloatArray
+from arap_diff._implicit import converge, fixed_point_adjoint
+from arap_diff._tiers import Tier
 
 
-def as_array(tensor: Tensor) -> FloatArray:
-    """Contiguous float64 NumPy array of a tensor on any device."""
-    return np.ascontiguousarray(tensor.detach().to("cpu", torch.float64).numpy())
+def wants_gradient(*tensors: Tensor) -> bool:
+    """Whether autograd records what happens to any of the tensors."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def as_tensor(array: FloatArray, like: Tensor) -> Tensor:
-    """Tensor of an array with the dtype and device of `like`."""
-    return torch.from_numpy(array).to(like.device, like.dtype)
+def _fold(info: Any, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]) -> list[Any]:
+    """Arguments of a vmapped call with the mapped dimension of every tensor merged into its batch."""
+    folded = []
+    for argument, dim in zip(arguments, in_dims, strict=True):
+        if isinstance(argument, Tensor):
+            mapped = argument.expand(info.batch_size, *argument.shape) if dim is None else argument.movedim(dim, 0)
+            argument = mapped.flatten(0, 1)
+        folded.append(argument)
+    return folded
 
 
-class Deform(torch.autograd.Function):
-    """`deform` of rest (B, V, 3) and handle positions (B, K, 3)."""
+def _unfold(info: Any, outputs: Any) -> tuple[Any, Any]:
+    """Outputs of the folded call with the mapped dimension in front, and where it is."""
+    if isinstance(outputs, Tensor):
+        return outputs.unflatten(0, (info.batch_size, outputs.shape[0] // info.batch_size)), 0
+    parts = [_unfold(info, output)[0] for output in outputs]
+    return tuple(parts), (0,) * len(parts)
+
+
+class _BatchFunction(torch.autograd.Function):
+    """A function of tensors with the batch first, with a gradient but no forward-mode derivative."""
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        return _unfold(info, cls.apply(*_fold(info, in_dims, arguments)))
 
     @staticmethod
-    def forward(ctx: Any, rest: Tensor, handle_positions: Tensor, system: System, n_solves: int) -> Tensor:
-        ctx.system, ctx.tape = system, Tape()
-        ctx.save_for_backward(rest, handle_positions)
-        return as_tensor(deform(system, as_array(rest), as_array(handle_positions), n_solves, ctx.tape), rest)
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError("arap_diff has no forward-mode derivatives: use backward, torch.func.grad, vjp or jacrev")
+
+
+class _GradientFunction(_BatchFunction):
+    """A gradient, in the graph only so that differentiating it again is an error and not a wrong number."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+
+class RaiseUnlessFinite(torch.autograd.Function):
+    """Looks at the values, also inside `torch.func.vmap`, where plain code cannot; its result means nothing.
+
+    `message` is called with the mask of finite values, for the text of the ValueError.
+    """
+
+    @staticmethod
+    def forward(values: Tensor, message: Callable[[Tensor], str]) -> Tensor:
+        finite = torch.isfinite(values)
+        if not finite.all():
+            raise ValueError(message(finite))
+        return values.new_zeros(())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, None], values: Tensor, message: Callable[[Tensor], str]) -> tuple[Any, Any]:
+        return RaiseUnlessFinite.apply(values.movedim(in_dims[0], 0), message), None
+
+
+class Deform(_BatchFunction):
+    """A given number of solves; the deformed positions come first, then what the adjoint needs if `keep` is true."""
+
+    @staticmethod
+    def forward(p: Tensor, h: Tensor, tier: Tier, n_solves: int, keep: bool) -> tuple[Tensor, ...]:
+        return tier.unrolled(p, h, n_solves, keep)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        p, _, ctx.tier, _, _ = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(p, *output[1:])
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        p, h, tier, n_solves, keep = _fold(info, in_dims, arguments)
+        return _unfold(info, cls.apply(p, h, tier, n_solves, keep or wants_gradient(p, h)))
 
     @staticmethod
     def backward(ctx: Any, *output_bars: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _DeformGradient.apply(*output_bars, *ctx.saved_tensors, ctx.system, ctx.tape)
-        return (*gradients, None, None)
+        p, *kept = ctx.saved_tensors
+        return (*_DeformGradient.apply(ctx.tier, output_bars[0], p, *kept), None, None, None)
 
 
-class _DeformGradient(torch.autograd.Function):
-    """The gradient of `Deform`, in the graph only so that differentiating it again is an error, not a wrong number."""
+class _DeformGradient(_GradientFunction):
+    """The gradient of `Deform`."""
 
     @staticmethod
-    def forward(
-        ctx: Any, output_bar: Tensor, rest: Tensor, handle_positions: Tensor, system: System, tape: Tape
-    ) -> tuple[Tensor, Tensor]:
-        rest_bar, handle_bar = deform_adjoint(system, as_array(rest), tape, as_array(output_bar))
-        return as_tensor(rest_bar, rest), as_tensor(handle_bar, handle_positions)
+    def forward(tier: Tier, x_bar: Tensor, p: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor]:
+        return tier.unrolled_adjoint(p, kept, x_bar)
 
     @staticmethod
     def backward(ctx: Any, *output_bars: Tensor) -> tuple[Tensor | None, ...]:
         raise RuntimeError("ArapSolver.solve can be differentiated once; its gradient has no derivative of its own")
 
 
-class FitRotations(torch.autograd.Function):
-    """Best rotations of covariances (N, 3, 3)."""
+class DeformToConvergence(_BatchFunction):
+    """Solves until nothing moves by `tol` any more."""
 
     @staticmethod
-    def forward(ctx: Any, covariance: Tensor) -> Tensor:
-        fit, _ = rotation_functions()
-        ctx.rotation = fit(as_array(covariance))
-        ctx.save_for_backward(covariance)
-        return as_tensor(ctx.rotation.copy(), covariance)
+    def forward(p: Tensor, h: Tensor, tier: Tier, tol: float, max_solves: int) -> Tensor:
+        return converge(tier, p, h, tol, max_solves)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        p, _, ctx.tier, _, _ = inputs
+        ctx.save_for_backward(p, output)
+
+    @staticmethod
+    def backward(ctx: Any, *output_bars: Tensor) -> tuple[Tensor | None, ...]:
+        return (*_FixedPointGradient.apply(ctx.tier, *output_bars, *ctx.saved_tensors), None, None, None)
+
+
+class _FixedPointGradient(_GradientFunction):
+    """The gradient of `DeformToConvergence`."""
+
+    @staticmethod
+    def forward(tier: Tier, x_bar: Tensor, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return fixed_point_adjoint(tier, p, x, x_bar)
+
+    @staticmethod
+    def backward(ctx: Any, *output_bars: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError(
+            "ArapSolver.solve_converged can be differentiated once; its gradient has no derivative of its own"
+        )
+
+
+class FitRotations(_BatchFunction):
+    """Best rotations of covariances (N, 3, 3), with a second copy for the adjoint."""
+
+    @staticmethod
+    def forward(covariance: Tensor) -> tuple[Tensor, Tensor]:
+        if covariance.device.type == "cpu":
+            fit, _ = rotation_functions()
+            rotation = torch.from_numpy(fit(covariance.detach().contiguous().numpy()))
+        else:
+            rotation = _torch_kernels.fit_rotations(covariance.permute(1, 2, 0)).permute(2, 0, 1)
+        return rotation, rotation.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
     def backward(ctx: Any, *output_bars: Tensor) -> Tensor:
-        (covariance,) = ctx.saved_tensors
-        return _FitRotationsGradient.apply(*output_bars, covariance, ctx.rotation)
+        gradient: Tensor = _FitRotationsGradient.apply(output_bars[0], *ctx.saved_tensors)
+        return gradient
 
 
-class _FitRotationsGradient(torch.autograd.Function):
-    """The gradient of `FitRotations`; refuses a second differentiation."""
+class _FitRotationsGradient(_GradientFunction):
+    """The gradient of `FitRotations`."""
 
     @staticmethod
-    def forward(ctx: Any, output_bar: Tensor, covariance: Tensor, rotation: FloatArray) -> Tensor:
-        _, adjoint = rotation_functions()
-        return as_tensor(adjoint(as_array(covariance), rotation, as_array(output_bar)), covariance)
+    def forward(rotation_bar: Tensor, covariance: Tensor, rotation: Tensor) -> Tensor:
+        matrices = covariance, rotation, rotation_bar
+        if covariance.device.type == "cpu":
+            _, adjoint = rotation_functions()
+            return torch.from_numpy(adjoint(*(part.detach().contiguous().numpy() for part in matrices)))
+        return _torch_kernels.rotation_adjoint(*(part.permute(1, 2, 0) for part in matrices)).permute(2, 0, 1)
 
     @staticmethod
     def backward(ctx: Any, *output_bars: Tensor) -> tuple[Tensor | None, ...]:

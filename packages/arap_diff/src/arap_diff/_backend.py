@@ -2,25 +2,20 @@
 
 import importlib.util
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import numpy as np
 import scipy.sparse as sp
 
 from arap_diff import _numpy_kernels
-from arap_diff._factor import factorise
-from arap_diff._unrolled import Kernels, System
+from arap_diff._factor import Factor, SupernodalFactorisation, factorise
+from arap_diff._unrolled import Alternation, Kernels, System
 from arap_diff.mesh import Edges, FloatArray, IntArray, edge_laplacian
-
-Backend = Literal["auto", "numpy", "numba"]
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 
 
 def resolve_backend(backend: str) -> str:
     """ "numpy" or "numba" for a user's choice; "auto" takes numba where it is installed."""
-    if backend not in get_args(Backend):
-        raise ValueError(f'backend must be "auto", "numpy" or "numba", got {backend!r}')
     if backend == "numba" and not HAS_NUMBA:
         raise ValueError('backend="numba" needs numba: pip install "arap-diff[fast]"')
     if backend == "auto":
@@ -47,22 +42,34 @@ def build_system(edges: Edges, handles: IntArray, n_vertices: int, *, bilaplacia
     smoothing = laplacian[free] if bilaplacian else sp.identity(n_vertices, format="csr")[free]
     matrix = (smoothing @ laplacian).tocsr()
     to_handles = matrix[:, handles].tocsr()
+    factor = factorise(matrix[:, free].tocsc(), backend)
     return System(
         free=free,
         handles=handles,
-        factor=factorise(matrix[:, free].tocsc(), backend),
+        factor=factor,
         kernels=make_kernels(backend, edges, n_vertices),
         to_handles=to_handles,
         from_handles=to_handles.T.tocsr(),
         smoothing=smoothing,
         smoothing_transposed=smoothing.T.tocsr(),
+        compiled=_compiled(edges, free, handles, n_vertices, factor, bilaplacian),
     )
+
+
+def _compiled(
+    edges: Edges, free: IntArray, handles: IntArray, n_vertices: int, factor: Factor, bilaplacian: bool
+) -> Alternation | None:
+    if not isinstance(factor, SupernodalFactorisation):
+        return None
+    from arap_diff._numba_deform import CompiledAlternation
+
+    return CompiledAlternation(edges, free[factor.order], handles, n_vertices, factor.lower, factor.team, bilaplacian)
 
 
 def rotation_functions() -> tuple[Callable[[FloatArray], FloatArray], Callable[..., FloatArray]]:
     """Rotation fit and its adjoint on (N, 3, 3) arrays, of the fastest backend installed."""
     if HAS_NUMBA:
-        from arap_diff import _numba_kernels
+        from arap_diff import _numba_rotations
 
-        return _numba_kernels.fit_rotations, _numba_kernels.rotation_adjoint
+        return _numba_rotations.fit_rotations, _numba_rotations.rotation_adjoint
     return _numpy_kernels.fit_rotations, _numpy_kernels.rotation_adjoint

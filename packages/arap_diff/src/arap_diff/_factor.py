@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import SuperLU, splu
 
+from arap_diff._team import Team
 from arap_diff.mesh import FloatArray
 
 
@@ -29,21 +30,27 @@ class SuperLuFactor:
 
 
 class SupernodalFactorisation:
-    """SuperLU's factor, solved with by the compiled supernodal sweeps."""
+    """SuperLU's factor, solved with by the compiled supernodal sweeps.
+
+    `order` (N,) is the elimination order, in which `lower` is, and `team` works on it.
+    """
 
     def __init__(self, matrix: sp.csc_matrix) -> None:
         from arap_diff._numba_supernodes import SupernodalFactor
 
         superlu = _symmetric_lu(matrix)
-        self._place = superlu.perm_c
-        self._order = np.argsort(self._place)
-        self._lower = SupernodalFactor((superlu.L @ sp.diags(np.sqrt(superlu.U.diagonal()))).tocsc())
+        self.team = Team()
+        self.lower = SupernodalFactor((superlu.L @ sp.diags(np.sqrt(superlu.U.diagonal()))).tocsc(), self.team)
+        self.order = np.argsort(superlu.perm_c)[self.lower.order]
 
     def solve(self, right_hand_side: FloatArray) -> FloatArray:
         """See `Factor`."""
-        x = right_hand_side[self._order]
-        self._lower.solve_in_place(x)
-        return x[self._place]
+        n, columns = right_hand_side.shape
+        padded = np.zeros((n, -(-columns // 4) * 4))
+        padded[:, :columns] = right_hand_side
+        points = np.ascontiguousarray(padded.reshape(n, -1, 4).transpose(1, 0, 2))
+        self.lower.solve(self.order, points, points)
+        return np.ascontiguousarray(points.transpose(1, 0, 2).reshape(n, -1)[:, :columns])
 
 
 class EmptyFactor:

@@ -1,25 +1,39 @@
-"""Rotation fit and its adjoint for one 3 x 3 matrix at a time, compiled; a matrix travels as nine scalars."""
+"""Rotation fit and its adjoint in closed form, compiled, on many 3 x 3 matrices at a time; twin of `_numpy_kernels`.
 
-import math
+A matrix is nine `Lanes`, row by row: lane k of each belongs to the same matrix. Rotations come as unit quaternions.
+"""
 
 import numpy as np
 from numba import njit
 
-from arap_diff._numpy_kernels import AMBIGUOUS, DAMPING, NUDGE
+from arap_diff import _numpy_kernels
+from arap_diff._numba_lanes import Vector, all_less, load, magnitude, repeat8, square_root, store, where_less
+from arap_diff._numpy_kernels import DAMPING
 from arap_diff.mesh import FloatArray
 
-Nine = tuple[float, float, float, float, float, float, float, float, float]
-
+BLOCK = 8  # matrices that are fitted at a time
 ILL_CONDITIONED = 1e-6  # (s2+s3)(s1+s3)(s1+s2) below this share of (s1+s2+s3)^3: the quartic has nearly a double root
-NEWTON_STEPS = 60
+NEWTON_STEPS = 12
 POLISH_STEPS = 3
-IDENTITY: Nine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+CONVERGED = 1e-8  # last Newton step over the root, and last half angle: the next error is its square
+
+Nine = tuple[Vector, Vector, Vector, Vector, Vector, Vector, Vector, Vector, Vector]
+Four = tuple[Vector, Vector, Vector, Vector]
+Three = tuple[Vector, Vector, Vector]
 
 
-@njit(cache=True)
+@njit(inline="always")
 def _solve_symmetric(
-    m00: float, m01: float, m02: float, m11: float, m12: float, m22: float, b0: float, b1: float, b2: float
-) -> tuple[float, float, float]:
+    m00: Vector,
+    m01: Vector,
+    m02: Vector,
+    m11: Vector,
+    m12: Vector,
+    m22: Vector,
+    b0: Vector,
+    b1: Vector,
+    b2: Vector,
+) -> Three:
     c00 = m11 * m22 - m12 * m12
     c01 = m02 * m12 - m01 * m22
     c02 = m01 * m12 - m02 * m11
@@ -34,119 +48,39 @@ def _solve_symmetric(
     )
 
 
-@njit(cache=True)
-def _fit_by_svd(s: FloatArray) -> FloatArray:
-    u, singular, vt = np.linalg.svd(s)
-    if np.linalg.det(u) * np.linalg.det(vt) < 0.0:
-        u[:, 2] = -u[:, 2]
-        singular[2] = -singular[2]
-    if singular[1] + singular[2] <= AMBIGUOUS * singular[0]:
-        u, singular, vt = np.linalg.svd(s + NUDGE * singular[0] * np.eye(3))
-        if np.linalg.det(u) * np.linalg.det(vt) < 0.0:
-            u[:, 2] = -u[:, 2]
-    return u @ vt
+@njit(inline="always")
+def _largest_root(s: Nine) -> tuple[Vector, Vector]:
+    """Largest eigenvalue of Horn's 4 x 4 matrix, s1 + s2 + s3 (signed), and the quartic's slope there.
 
-
-@njit(cache=True)
-def _svd_of_nine(s: Nine) -> Nine:
-    matrix = np.empty((3, 3))
-    for k in range(9):
-        matrix[k // 3, k % 3] = s[k]
-    r = _fit_by_svd(matrix)
-    return r[0, 0], r[0, 1], r[0, 2], r[1, 0], r[1, 1], r[1, 2], r[2, 0], r[2, 1], r[2, 2]
-
-
-@njit(cache=True)
-def fit_one(s: Nine) -> Nine:
-    """Rotation that maximises tr(R^T S): largest eigenvalue of Horn's 4 x 4 matrix, eigenvector from its adjugate.
-
-    The eigenvalue is s1 + s2 + s3 (signed), found by Newton from above (Horn 1987; Theobald 2005); one to three Newton
-    steps on the rotation itself remove the rounding of the quaternion. Ill-conditioned matrices go to the SVD.
+    Newton from above (Horn 1987; Theobald 2005). The start is an upper bound that is exact for flat neighbourhoods:
+    with e = sum s_i^2 s_j^2 the root is a fixed point of t -> sqrt(|S|^2 + 2 sqrt(e + 2 det(S) t)).
     """
-    scale = 0.0
-    for k in range(9):
-        scale = max(scale, abs(s[k]))
-    if scale == 0.0:
-        return IDENTITY
-    a, b, c = s[0] / scale, s[1] / scale, s[2] / scale
-    d, e, f = s[3] / scale, s[4] / scale, s[5] / scale
-    g, h, i = s[6] / scale, s[7] / scale, s[8] / scale
+    a, b, c, d, e, f, g, h, i = s
     x0, x1, x2 = e * i - f * h, f * g - d * i, d * h - e * g
-    cofactors = x0 * x0 + x1 * x1 + x2 * x2
-    cofactors += (b * i - c * h) ** 2 + (a * i - c * g) ** 2 + (a * h - b * g) ** 2
-    cofactors += (b * f - c * e) ** 2 + (a * f - c * d) ** 2 + (a * e - b * d) ** 2
+    y0, y1, y2 = b * i - c * h, a * i - c * g, a * h - b * g
+    z0, z1, z2 = b * f - c * e, a * f - c * d, a * e - b * d
+    cofactors = x0 * x0 + x1 * x1 + x2 * x2 + y0 * y0 + y1 * y1 + y2 * y2 + z0 * z0 + z1 * z1 + z2 * z2
     det = a * x0 + b * x1 + c * x2
     norm = a * a + b * b + c * c + d * d + e * e + f * f + g * g + h * h + i * i
     constant = norm * norm - 4.0 * cofactors
-    root = math.sqrt(3.0 * norm)
+    zero = 0.0 * norm
+    rise = where_less(zero, det, det, zero) * square_root(3.0 * norm)
+    root = square_root(norm + 2.0 * square_root(cofactors + 2.0 * rise))
     for _ in range(NEWTON_STEPS):
-        value = (root * root - 2.0 * norm) * root * root - 8.0 * det * root + constant
-        slope = 4.0 * root * (root * root - norm) - 8.0 * det
-        if slope <= 0.0:
+        square = root * root
+        value = (square - 2.0 * norm) * square - 8.0 * det * root + constant
+        slope = 4.0 * root * (square - norm) - 8.0 * det
+        step = where_less(zero, slope, value / slope, zero)
+        root = root - step
+        if all_less(magnitude(step), CONVERGED * root):
             break
-        step = value / slope
-        root -= step
-        if abs(step) <= 1e-15 * root:
-            break
-    if 4.0 * root * (root * root - norm) - 8.0 * det <= 8.0 * ILL_CONDITIONED * root**3:
-        return _svd_of_nine(s)
-    w, x, y, z = _eigenvector(a, b, c, d, e, f, g, h, i, root)
-    for _ in range(POLISH_STEPS):
-        r = _rotation(w, x, y, z)
-        p00 = r[0] * a + r[3] * d + r[6] * g
-        p01 = r[0] * b + r[3] * e + r[6] * h
-        p02 = r[0] * c + r[3] * f + r[6] * i
-        p10 = r[1] * a + r[4] * d + r[7] * g
-        p11 = r[1] * b + r[4] * e + r[7] * h
-        p12 = r[1] * c + r[4] * f + r[7] * i
-        p20 = r[2] * a + r[5] * d + r[8] * g
-        p21 = r[2] * b + r[5] * e + r[8] * h
-        p22 = r[2] * c + r[5] * f + r[8] * i
-        v0, v1, v2 = _solve_symmetric(
-            p11 + p22,
-            -(p01 + p10) / 2,
-            -(p02 + p20) / 2,
-            p00 + p22,
-            -(p12 + p21) / 2,
-            p00 + p11,
-            p21 - p12,
-            p02 - p20,
-            p10 - p01,
-        )
-        v0, v1, v2 = v0 / 2, v1 / 2, v2 / 2
-        w, x, y, z = (
-            w - x * v0 - y * v1 - z * v2,
-            x + w * v0 + y * v2 - z * v1,
-            y + w * v1 + z * v0 - x * v2,
-            z + w * v2 + x * v1 - y * v0,
-        )
-        length = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
-        w, x, y, z = w * length, x * length, y * length, z * length
-        if v0 * v0 + v1 * v1 + v2 * v2 < 1e-18:
-            break
-    return _rotation(w, x, y, z)
+    return root, 4.0 * root * (root * root - norm) - 8.0 * det
 
 
-@njit(cache=True)
-def _rotation(w: float, x: float, y: float, z: float) -> Nine:
-    return (
-        1.0 - 2.0 * (y * y + z * z),
-        2.0 * (x * y - w * z),
-        2.0 * (x * z + w * y),
-        2.0 * (x * y + w * z),
-        1.0 - 2.0 * (x * x + z * z),
-        2.0 * (y * z - w * x),
-        2.0 * (x * z - w * y),
-        2.0 * (y * z + w * x),
-        1.0 - 2.0 * (x * x + y * y),
-    )
-
-
-@njit(cache=True)
-def _eigenvector(
-    a: float, b: float, c: float, d: float, e: float, f: float, g: float, h: float, i: float, root: float
-) -> tuple[float, float, float, float]:
-    """Unit quaternion of Horn's matrix at an eigenvalue: largest column of adj(K - root I), a multiple of q q^T."""
+@njit(inline="always")
+def _eigenvector(s: Nine, root: Vector) -> Four:
+    """Unit quaternion of Horn's matrix K at an eigenvalue: largest column of adj(K - root I), a multiple of q q^T."""
+    a, b, c, d, e, f, g, h, i = s
     k00, k01, k02, k03 = a + e + i - root, h - f, c - g, d - b
     k11, k12, k13 = a - e - i - root, b + d, c + g
     k22, k23 = e - a - i - root, f + h
@@ -162,56 +96,204 @@ def _eigenvector(
     c3 = k12 * k23 - k13 * k22
     c2 = k02 * k33 - k03 * k23
     c1 = k02 * k23 - k03 * k22
-    q00 = k11 * c5 - k12 * c4 + k13 * c3
-    q01 = -k01 * c5 + k02 * c4 - k03 * c3
-    q02 = k13 * s5 - k23 * s4 + k33 * s3
-    q03 = -k12 * s5 + k22 * s4 - k23 * s3
-    q11 = k00 * c5 - k02 * c2 + k03 * c1
-    q12 = -k03 * s5 + k23 * s2 - k33 * s1
-    q13 = k02 * s5 - k22 * s2 + k23 * s1
-    q22 = k03 * s4 - k13 * s2 + k33 * s0
-    q23 = -k02 * s4 + k12 * s2 - k23 * s0
-    q33 = k02 * s3 - k12 * s1 + k22 * s0
-    w, x, y, z = q00, q01, q02, q03
-    largest = abs(q00)
-    if abs(q11) > largest:
-        largest = abs(q11)
-        w, x, y, z = q01, q11, q12, q13
-    if abs(q22) > largest:
-        largest = abs(q22)
-        w, x, y, z = q02, q12, q22, q23
-    if abs(q33) > largest:
-        w, x, y, z = q03, q13, q23, q33
-    length = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
-    return w * length, x * length, y * length, z * length
+    w, x = k11 * c5 - k12 * c4 + k13 * c3, k02 * c4 - k01 * c5 - k03 * c3
+    y, z = k13 * s5 - k23 * s4 + k33 * s3, k22 * s4 - k12 * s5 - k23 * s3
+    q11, q22 = k00 * c5 - k02 * c2 + k03 * c1, k03 * s4 - k13 * s2 + k33 * s0
+    q12, q13 = k23 * s2 - k03 * s5 - k33 * s1, k02 * s5 - k22 * s2 + k23 * s1
+    q23, q33 = k12 * s2 - k02 * s4 - k23 * s0, k02 * s3 - k12 * s1 + k22 * s0
+    column = _longer((w, x, y, z), (x, q11, q12, q13), magnitude(w), magnitude(q11))
+    other = _longer((y, q12, q22, q23), (z, q13, q23, q33), magnitude(q22), magnitude(q33))
+    return _unit(_longer(column, other, _length(column), _length(other)))
 
 
-@njit(cache=True)
-def adjoint_one(s: Nine, r: Nine, rbar: Nine) -> Nine:
+@njit(inline="always")
+def _longer(first: Four, second: Four, first_size: Vector, second_size: Vector) -> Four:
+    return (
+        where_less(first_size, second_size, second[0], first[0]),
+        where_less(first_size, second_size, second[1], first[1]),
+        where_less(first_size, second_size, second[2], first[2]),
+        where_less(first_size, second_size, second[3], first[3]),
+    )
+
+
+@njit(inline="always")
+def _length(q: Four) -> Vector:
+    return square_root(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3])
+
+
+@njit(inline="always")
+def _unit(q: Four) -> Four:
+    scale = 1.0 / _length(q)
+    return q[0] * scale, q[1] * scale, q[2] * scale, q[3] * scale
+
+
+@njit(inline="always")
+def rotation_of(q: Four) -> Nine:
+    """Rotation matrix of a unit quaternion (w, x, y, z); of vectors or of numbers."""
+    w, x, y, z = q
+    x2, y2, z2 = x + x, y + y, z + z
+    return (
+        1.0 - (y * y2 + z * z2),
+        x * y2 - w * z2,
+        x * z2 + w * y2,
+        x * y2 + w * z2,
+        1.0 - (x * x2 + z * z2),
+        y * z2 - w * x2,
+        x * z2 - w * y2,
+        y * z2 + w * x2,
+        1.0 - (x * x2 + y * y2),
+    )
+
+
+@njit(inline="always")
+def _half_turn_left(s: Nine, q: Four) -> Three:
+    """Newton's step to the best rotation from a near one: half of w in (tr(P) I - P) w = q(P), P = R^T S."""
+    r = rotation_of(q)
+    p00 = r[0] * s[0] + r[3] * s[3] + r[6] * s[6]
+    p01 = r[0] * s[1] + r[3] * s[4] + r[6] * s[7]
+    p02 = r[0] * s[2] + r[3] * s[5] + r[6] * s[8]
+    p10 = r[1] * s[0] + r[4] * s[3] + r[7] * s[6]
+    p11 = r[1] * s[1] + r[4] * s[4] + r[7] * s[7]
+    p12 = r[1] * s[2] + r[4] * s[5] + r[7] * s[8]
+    p20 = r[2] * s[0] + r[5] * s[3] + r[8] * s[6]
+    p21 = r[2] * s[1] + r[5] * s[4] + r[8] * s[7]
+    p22 = r[2] * s[2] + r[5] * s[5] + r[8] * s[8]
+    return _solve_symmetric(
+        2.0 * (p11 + p22),
+        -(p01 + p10),
+        -(p02 + p20),
+        2.0 * (p00 + p22),
+        -(p12 + p21),
+        2.0 * (p00 + p11),
+        p21 - p12,
+        p02 - p20,
+        p10 - p01,
+    )
+
+
+@njit
+def fit(s: Nine) -> tuple[Vector, Vector, Vector, Vector, Vector]:
+    """Quaternion of the rotation that maximises tr(R^T S), and 1 in the lanes where it can be trusted, else 0.
+
+    Largest eigenvector of Horn's matrix, then Newton steps on the rotation itself, which remove the rounding of the
+    closed form. The identity where S is zero. Not trusted are matrices near those whose best rotation is not unique,
+    and those without convergence.
+    """
+    largest = magnitude(s[0])
+    for k in range(1, 9):
+        size = magnitude(s[k])
+        largest = where_less(largest, size, size, largest)
+    zero = 0.0 * largest
+    one = zero + 1.0
+    scale = where_less(zero, largest, 1.0 / largest, zero)
+    unit = (
+        where_less(zero, largest, s[0] * scale, one),
+        s[1] * scale,
+        s[2] * scale,
+        s[3] * scale,
+        where_less(zero, largest, s[4] * scale, one),
+        s[5] * scale,
+        s[6] * scale,
+        s[7] * scale,
+        where_less(zero, largest, s[8] * scale, one),
+    )
+    root, slope = _largest_root(unit)
+    q = _eigenvector(unit, root)
+    limit = zero + CONVERGED * CONVERGED
+    for _ in range(POLISH_STEPS):
+        v0, v1, v2 = _half_turn_left(unit, q)
+        w, x, y, z = q
+        q = _unit(
+            (
+                w - x * v0 - y * v1 - z * v2,
+                x + w * v0 + y * v2 - z * v1,
+                y + w * v1 + z * v0 - x * v2,
+                z + w * v2 + x * v1 - y * v0,
+            )
+        )
+        turned = v0 * v0 + v1 * v1 + v2 * v2
+        if all_less(turned, limit):
+            break
+    safe = where_less(8.0 * ILL_CONDITIONED * root * root * root, slope, one, zero)
+    return q[0], q[1], q[2], q[3], where_less(turned, limit, safe, zero)
+
+
+@njit
+def load_block(block: FloatArray, like: Vector) -> Nine:
+    """The matrices of a (16, BLOCK) array, whose row 4 r + c has their entries (r, c)."""
+    return (
+        load(block, 0 * BLOCK, like),
+        load(block, 1 * BLOCK, like),
+        load(block, 2 * BLOCK, like),
+        load(block, 4 * BLOCK, like),
+        load(block, 5 * BLOCK, like),
+        load(block, 6 * BLOCK, like),
+        load(block, 8 * BLOCK, like),
+        load(block, 9 * BLOCK, like),
+        load(block, 10 * BLOCK, like),
+    )
+
+
+@njit
+def store_block(matrices: Nine, block: FloatArray) -> None:
+    """The inverse of `load_block`; rows 3, 7 and from 11 on stay as they are."""
+    store(block, 0 * BLOCK, matrices[0])
+    store(block, 1 * BLOCK, matrices[1])
+    store(block, 2 * BLOCK, matrices[2])
+    store(block, 4 * BLOCK, matrices[3])
+    store(block, 5 * BLOCK, matrices[4])
+    store(block, 6 * BLOCK, matrices[5])
+    store(block, 8 * BLOCK, matrices[6])
+    store(block, 9 * BLOCK, matrices[7])
+    store(block, 10 * BLOCK, matrices[8])
+
+
+@njit
+def fit_block(covariance: FloatArray, quaternion: FloatArray) -> bool:
+    """Fit the matrices of a block into quaternion (4, BLOCK); the hard ones get NaN, and False is returned."""
+    w, x, y, z, trusted = fit(load_block(covariance, repeat8(0.0)))
+    zero = 0.0 * trusted
+    store(quaternion, 0 * BLOCK, where_less(zero, trusted, w, zero / zero))
+    store(quaternion, 1 * BLOCK, x)
+    store(quaternion, 2 * BLOCK, y)
+    store(quaternion, 3 * BLOCK, z)
+    return all_less(zero, trusted)
+
+
+@njit
+def rotate_block(quaternion: FloatArray, rotation: FloatArray) -> None:
+    """Rotation matrices, as a block, of quaternion (4, BLOCK)."""
+    one = repeat8(1.0)
+    w, x = load(quaternion, 0 * BLOCK, one), load(quaternion, 1 * BLOCK, one)
+    y, z = load(quaternion, 2 * BLOCK, one), load(quaternion, 3 * BLOCK, one)
+    store_block(rotation_of((w, x, y, z)), rotation)
+
+
+@njit
+def adjoint(s: Nine, r: Nine, r_bar: Nine) -> Nine:
     """Gradient with respect to S, see `_numpy_kernels.rotation_adjoint`."""
     p00 = r[0] * s[0] + r[3] * s[3] + r[6] * s[6]
     p11 = r[1] * s[1] + r[4] * s[4] + r[7] * s[7]
     p22 = r[2] * s[2] + r[5] * s[5] + r[8] * s[8]
-    trace = p00 + p11 + p22
-    if trace <= 0.0:
-        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     p01 = r[0] * s[1] + r[3] * s[4] + r[6] * s[7] + r[1] * s[0] + r[4] * s[3] + r[7] * s[6]
     p02 = r[0] * s[2] + r[3] * s[5] + r[6] * s[8] + r[2] * s[0] + r[5] * s[3] + r[8] * s[6]
     p12 = r[1] * s[2] + r[4] * s[5] + r[7] * s[8] + r[2] * s[1] + r[5] * s[4] + r[8] * s[7]
-    scale = 1.0 / trace
+    trace = p00 + p11 + p22
+    zero = 0.0 * trace
+    scale = where_less(zero, trace, 1.0 / trace, zero)
     m00, m11, m22 = (p11 + p22) * scale, (p00 + p22) * scale, (p00 + p11) * scale
-    m01, m02, m12 = -0.5 * p01 * scale, -0.5 * p02 * scale, -0.5 * p12 * scale
-    q0 = r[2] * rbar[1] + r[5] * rbar[4] + r[8] * rbar[7] - r[1] * rbar[2] - r[4] * rbar[5] - r[7] * rbar[8]
-    q1 = r[0] * rbar[2] + r[3] * rbar[5] + r[6] * rbar[8] - r[2] * rbar[0] - r[5] * rbar[3] - r[8] * rbar[6]
-    q2 = r[1] * rbar[0] + r[4] * rbar[3] + r[7] * rbar[6] - r[0] * rbar[1] - r[3] * rbar[4] - r[6] * rbar[7]
-    tau = DAMPING * DAMPING
+    half = -0.5 * scale
+    m01, m02, m12 = half * p01, half * p02, half * p12
+    q0 = r[2] * r_bar[1] + r[5] * r_bar[4] + r[8] * r_bar[7] - r[1] * r_bar[2] - r[4] * r_bar[5] - r[7] * r_bar[8]
+    q1 = r[0] * r_bar[2] + r[3] * r_bar[5] + r[6] * r_bar[8] - r[2] * r_bar[0] - r[5] * r_bar[3] - r[8] * r_bar[6]
+    q2 = r[1] * r_bar[0] + r[4] * r_bar[3] + r[7] * r_bar[6] - r[0] * r_bar[1] - r[3] * r_bar[4] - r[6] * r_bar[7]
     a0, a1, a2 = _solve_symmetric(
-        m00 * m00 + m01 * m01 + m02 * m02 + tau,
+        m00 * m00 + m01 * m01 + m02 * m02 + DAMPING**2,
         m00 * m01 + m01 * m11 + m02 * m12,
         m00 * m02 + m01 * m12 + m02 * m22,
-        m01 * m01 + m11 * m11 + m12 * m12 + tau,
+        m01 * m01 + m11 * m11 + m12 * m12 + DAMPING**2,
         m01 * m02 + m11 * m12 + m12 * m22,
-        m02 * m02 + m12 * m12 + m22 * m22 + tau,
+        m02 * m02 + m12 * m12 + m22 * m22 + DAMPING**2,
         m00 * q0 + m01 * q1 + m02 * q2,
         m01 * q0 + m11 * q1 + m12 * q2,
         m02 * q0 + m12 * q1 + m22 * q2,
@@ -228,3 +310,69 @@ def adjoint_one(s: Nine, r: Nine, rbar: Nine) -> Nine:
         r[8] * a0 - r[6] * a2,
         r[6] * a1 - r[7] * a0,
     )
+
+
+@njit
+def _fill_block(matrices: FloatArray, start: int, block: FloatArray) -> None:
+    """Matrices from `start` of (N, 9) as a block; zeros beyond the last."""
+    for k in range(BLOCK):
+        for entry in range(9):
+            value = matrices[start + k, entry] if start + k < matrices.shape[0] else 0.0
+            block[4 * (entry // 3) + entry % 3, k] = value
+
+
+@njit(cache=True, nogil=True)
+def _fit_all(covariance: FloatArray) -> FloatArray:
+    """Quaternions (N, 4) of covariance (N, 9); NaN for the hard ones."""
+    result = np.empty((covariance.shape[0], 4))
+    block, quaternion = np.empty((16, BLOCK)), np.empty((4, BLOCK))
+    for start in range(0, covariance.shape[0], BLOCK):
+        _fill_block(covariance, start, block)
+        fit_block(block, quaternion)
+        for k in range(min(BLOCK, covariance.shape[0] - start)):
+            for entry in range(4):
+                result[start + k, entry] = quaternion[entry, k]
+    return result
+
+
+@njit(cache=True, nogil=True)
+def rotations_of(quaternion: FloatArray) -> FloatArray:
+    """Rotation matrices (N, 3, 3) of unit quaternions (N, 4)."""
+    rotation = np.empty((quaternion.shape[0], 3, 3))
+    for k in range(quaternion.shape[0]):
+        r = rotation_of((quaternion[k, 0], quaternion[k, 1], quaternion[k, 2], quaternion[k, 3]))
+        for entry in range(9):
+            rotation[k, entry // 3, entry % 3] = r[entry]
+    return rotation
+
+
+def fit_quaternions(covariance: FloatArray) -> FloatArray:
+    """Unit quaternions (N, 4) of `fit_rotations`."""
+    quaternion: FloatArray = _fit_all(covariance.reshape(-1, 9))
+    hard = np.isnan(quaternion[:, 0])
+    if hard.any():
+        by_svd = _numpy_kernels.fit_rotations(covariance[hard])
+        quaternion[hard] = _fit_all(by_svd.reshape(-1, 9))
+    return quaternion
+
+
+def fit_rotations(covariance: FloatArray) -> FloatArray:
+    """See `_numpy_kernels.fit_rotations`."""
+    rotation: FloatArray = rotations_of(fit_quaternions(covariance))
+    return rotation
+
+
+@njit(cache=True, nogil=True)
+def rotation_adjoint(covariance: FloatArray, rotation: FloatArray, rotation_bar: FloatArray) -> FloatArray:
+    """See `_numpy_kernels.rotation_adjoint`."""
+    result = np.empty_like(covariance)
+    s, r, r_bar, one = np.empty((16, BLOCK)), np.empty((16, BLOCK)), np.empty((16, BLOCK)), repeat8(1.0)
+    for start in range(0, covariance.shape[0], BLOCK):
+        _fill_block(covariance.reshape(-1, 9), start, s)
+        _fill_block(rotation.reshape(-1, 9), start, r)
+        _fill_block(rotation_bar.reshape(-1, 9), start, r_bar)
+        store_block(adjoint(load_block(s, one), load_block(r, one), load_block(r_bar, one)), s)
+        for k in range(min(BLOCK, covariance.shape[0] - start)):
+            for entry in range(9):
+                result[start + k, entry // 3, entry % 3] = s[4 * (entry // 3) + entry % 3, k]
+    return result

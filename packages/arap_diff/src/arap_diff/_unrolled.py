@@ -24,9 +24,23 @@ class Kernels(Protocol):
     ) -> tuple[FloatArray, FloatArray]: ...
 
 
+class Alternation(Protocol):
+    """`deform` and `deform_adjoint` in a compiled form, with positions and rotations in a layout of its own."""
+
+    def deform(
+        self, p: FloatArray, h: FloatArray, n_solves: int, keep: bool
+    ) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]: ...
+    def deform_adjoint(
+        self, p: FloatArray, positions: list[FloatArray], rotations: list[FloatArray], x_bar: FloatArray
+    ) -> tuple[FloatArray, FloatArray]: ...
+
+
 @dataclass
 class Tape:
-    """Positions and rotations of every rotation fit, kept for the adjoint; each (B, V, 3) and (B, V, 3, 3)."""
+    """Positions and rotations of every rotation fit, kept for the adjoint; the batch is the first dimension.
+
+    They are (B, V, 3) and (B, V, 3, 3), unless an `Alternation` wrote them.
+    """
 
     positions: list[FloatArray] = field(default_factory=list)
     rotations: list[FloatArray] = field(default_factory=list)
@@ -37,7 +51,8 @@ class System:
     """The linear system A u = K b of one topology, one set of handles and one energy, with the handles eliminated.
 
     `free` (N,) and `handles` (K,) are vertex ids; `factor` is of A_ff; `to_handles` is A_fh and `smoothing` K_f, both
-    with their transposes at hand. A vertex in no face is in neither list, and stays where it is.
+    with their transposes at hand. A vertex in no face is in neither list, and stays where it is. `compiled` does the
+    same as the functions below, faster.
     """
 
     free: IntArray
@@ -48,10 +63,17 @@ class System:
     from_handles: sp.csr_matrix
     smoothing: sp.csr_matrix
     smoothing_transposed: sp.csr_matrix
+    compiled: Alternation | None = None
 
 
 def deform(system: System, p: FloatArray, h: FloatArray, n_solves: int, tape: Tape | None = None) -> FloatArray:
     """Deformed positions (B, V, 3) of rest p (B, V, 3) and handle positions h (B, K, 3); fills a given `tape`."""
+    if system.compiled is not None:
+        x, positions, rotations = system.compiled.deform(p, h, n_solves, keep=tape is not None)
+        if tape is not None:
+            tape.positions += positions
+            tape.rotations += rotations
+        return x
     held = -(system.to_handles @ _columns(h - p[:, system.handles]))
     x = _place(system, p, h, system.factor.solve(held))
     for _ in range(n_solves - 1):
@@ -66,6 +88,8 @@ def deform(system: System, p: FloatArray, h: FloatArray, n_solves: int, tape: Ta
 
 def deform_adjoint(system: System, p: FloatArray, tape: Tape, x_bar: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Gradients with respect to p (B, V, 3) and h (B, K, 3), given the one with respect to the deformed positions."""
+    if system.compiled is not None:
+        return system.compiled.deform_adjoint(p, tape.positions, tape.rotations, x_bar)
     batch = len(p)
     p_bar = np.zeros_like(p)
     h_bar = np.zeros((batch, system.handles.size, 3))

@@ -1,7 +1,7 @@
 """What the deformation needs to know of a triangle mesh: its edges, their weights, its Laplacian and its components."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
-Weights = Literal["uniform", "cotangent"]
+Weights = Literal["uniform", "cotangent"] | ArrayLike
+NAMED_WEIGHTS = ("uniform", "cotangent")
 
 SMALLEST_COTANGENT_WEIGHT = 1e-4  # keeps the Laplacian positive semi-definite on obtuse triangles
 LARGEST_COTANGENT = 1e4  # of one corner, so that a sliver cannot drown the rest of the mesh
@@ -52,7 +53,9 @@ def check_faces(faces: ArrayLike, n_vertices: int) -> IntArray:
 def check_handles(handles: ArrayLike, n_vertices: int) -> IntArray:
     """`handles` as (K,) int64 in the caller's order, or ValueError naming the first bad one."""
     array = to_numpy(handles)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+    if array.size == 0:
+        raise ValueError("handles is empty: give at least one vertex id, nothing else would place the mesh")
+    if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(f"handles must be vertex ids of shape (K,), got {array.dtype} {array.shape}")
     array = array.astype(np.int64)
     outside = array[(array < 0) | (array >= n_vertices)]
@@ -86,22 +89,58 @@ def corner_cotangents(faces: IntArray, rest: FloatArray) -> FloatArray:
     return cosine / np.maximum(np.maximum(sine, bound), np.finfo(np.float64).tiny)
 
 
-def mesh_edges(faces: IntArray, n_vertices: int, weights: str, rest: ArrayLike | None = None) -> Edges:
-    """Weighted edges; every triangle adds 1/2 (uniform) or half a cotangent to each of its three sides."""
-    if weights not in get_args(Weights):
-        raise ValueError(f'weights must be "uniform" or "cotangent", got {weights!r}')
-    if weights == "cotangent":
-        if rest is None:
-            raise ValueError('weights="cotangent" needs rest, the (V, 3) shape whose angles give the weights')
-        per_corner = corner_cotangents(faces, check_shape("rest", rest, n_vertices)) / 2
-    else:
-        per_corner = np.full(faces.shape, 0.5)
+def check_weights(weights: Weights, n_edges: int) -> FloatArray:
+    """Given edge weights as (E,) float64, or ValueError naming the first bad one."""
+    if getattr(weights, "requires_grad", False):
+        raise ValueError("weights requires a gradient, but edge weights are constants: pass weights.detach()")
+    array = to_numpy(weights)
+    if array.shape != (n_edges,) or array.dtype.kind not in "iuf":
+        raise ValueError(
+            f"weights must be one number per edge, shape (E={n_edges},) in the order of mesh_edges, "
+            f"got {array.dtype} {array.shape}"
+        )
+    array = array.astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    if bad.size:
+        raise ValueError(f"weights must be positive and finite, edge {bad[0]} has {array[bad[0]]}")
+    return array
+
+
+def weighted_edges(faces: IntArray, n_vertices: int, weights: Weights, rest: ArrayLike | None = None) -> Edges:
+    """Edges of checked faces; every triangle adds 1/2 (uniform) or half a cotangent to each side, unless given."""
+    if isinstance(weights, str) and weights not in NAMED_WEIGHTS:
+        raise ValueError(f'weights must be "uniform", "cotangent" or one positive number per edge, got {weights!r}')
     sides = np.sort(np.stack([np.roll(faces, -1, axis=1), np.roll(faces, -2, axis=1)], axis=-1).reshape(-1, 2), axis=1)
     keys, side_to_edge = np.unique(sides[:, 0] * n_vertices + sides[:, 1], return_inverse=True)
-    weight = np.bincount(side_to_edge.ravel(), weights=per_corner.ravel(), minlength=keys.size)
-    if weights == "cotangent":
-        weight = np.maximum(weight, SMALLEST_COTANGENT_WEIGHT)
-    return Edges(start=keys // n_vertices, end=keys % n_vertices, weight=weight.astype(np.float64))
+    weight: FloatArray
+    if not isinstance(weights, str):
+        weight = check_weights(weights, keys.size)
+    elif weights == "cotangent":
+        if rest is None:
+            raise ValueError('weights="cotangent" needs rest, the (V, 3) shape whose angles give the weights')
+        halves = corner_cotangents(faces, check_shape("rest", rest, n_vertices)) / 2
+        summed = np.bincount(side_to_edge.ravel(), weights=halves.ravel(), minlength=keys.size)
+        weight = np.maximum(summed, SMALLEST_COTANGENT_WEIGHT)
+    else:
+        weight = np.bincount(side_to_edge.ravel(), minlength=keys.size).astype(np.float64) / 2
+    return Edges(start=keys // n_vertices, end=keys % n_vertices, weight=weight)
+
+
+def mesh_edges(faces: ArrayLike, n_vertices: int) -> IntArray:
+    """The undirected edges of a triangle mesh, in the order in which edge weights are given.
+
+    Args:
+        faces: (F, 3) vertex ids.
+        n_vertices: V.
+
+    Returns:
+        (E, 2) int64, each edge once with the smaller id first, sorted by the first and then by the second id.
+
+    Raises:
+        ValueError: bad shape or index, or a face that repeats a vertex.
+    """
+    edges = weighted_edges(check_faces(faces, n_vertices), n_vertices, "uniform")
+    return np.stack([edges.start, edges.end], axis=1)
 
 
 def edge_laplacian(edges: Edges, n_vertices: int) -> sp.csr_matrix:
@@ -122,17 +161,19 @@ def laplacian(
         faces: (F, 3) vertex ids.
         n_vertices: V; vertices in no face get an empty row.
         weights: "uniform" counts 1/2 for every triangle side, so 1 on interior and 1/2 on boundary edges;
-            "cotangent" is half the sum of the opposite cotangents (Pinkall and Polthier 1993), at least 1e-4.
+            "cotangent" is half the sum of the opposite cotangents (Pinkall and Polthier 1993); the cotangents of
+            slivers are cut to +-1e4 and weights below 1e-4, as of obtuse angles, are raised to it, so that all are
+            positive whatever the triangles; or (E,) positive numbers in the order of `mesh_edges`.
         rest: (V, 3), needed for cotangent weights only.
 
     Returns:
         (V, V) float64 CSR matrix, symmetric and positive semi-definite.
 
     Raises:
-        ValueError: bad shape, index, weights name, or a rest shape that is missing or not finite.
+        ValueError: bad shape, index or weights, or a rest shape that is missing or not finite.
     """
     checked = check_faces(faces, n_vertices)
-    return edge_laplacian(mesh_edges(checked, n_vertices, weights, rest), n_vertices)
+    return edge_laplacian(weighted_edges(checked, n_vertices, weights, rest), n_vertices)
 
 
 def check_every_component_is_held(edges: Edges, handles: IntArray, n_vertices: int) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from arap_diff._autograd import FitRotations
+from arap_diff._autograd import FitRotations, RaiseUnlessFinite
 
 
 def fit_rotations(covariance: Tensor) -> Tensor:
@@ -13,7 +13,7 @@ def fit_rotations(covariance: Tensor) -> Tensor:
     the local step of as-rigid-as-possible deformation (Sorkine and Alexa 2007).
 
     Args:
-        covariance: (..., 3, 3) float32 or float64; computed in float64.
+        covariance: (..., 3, 3) float32 or float64; computed in float64, on the device it is on.
 
     Returns:
         (..., 3, 3) of the same dtype. Where the best rotation is not unique (S of rank one, or a reflection with
@@ -23,12 +23,13 @@ def fit_rotations(covariance: Tensor) -> Tensor:
 
     Raises:
         ValueError: wrong shape or dtype, or a value that is not finite.
-        RuntimeError: when the gradient itself is differentiated.
+        RuntimeError: when the gradient itself is differentiated, or forward-mode derivatives are asked for.
     """
     if covariance.ndim < 2 or covariance.shape[-2:] != (3, 3):
         raise ValueError(f"covariance must have shape (..., 3, 3), got {tuple(covariance.shape)}")
     if covariance.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"covariance must be float32 or float64, got {covariance.dtype}")
-    if not torch.isfinite(covariance).all():
-        raise ValueError("covariance has values that are not finite")
-    return FitRotations.apply(covariance.reshape(-1, 3, 3)).reshape(covariance.shape)
+    RaiseUnlessFinite.apply(covariance.detach(), lambda _: "covariance has values that are not finite")
+    rotation, _ = FitRotations.apply(covariance.reshape(-1, 3, 3).double())
+    fitted: Tensor = rotation.reshape(covariance.shape).to(covariance.dtype)
+    return fitted

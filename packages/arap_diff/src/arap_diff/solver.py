@@ -1,21 +1,26 @@
 """`ArapSolver`: one mesh, one set of handles, one factor; any number of rest shapes and handle positions."""
 
-from typing import Any, Literal, get_args
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from arap_diff._autograd import Deform, as_array, as_tensor
-from arap_diff._backend import Backend, build_system, resolve_backend
-from arap_diff._unrolled import System, deform
+from arap_diff._autograd import Deform, DeformToConvergence, wants_gradient
+from arap_diff._backend import build_system, resolve_backend
+from arap_diff._points import broadcast_batch, check_count, check_length, check_points, check_same_device
+from arap_diff._saving import Saved, read, write
+from arap_diff._tiers import Backend, CpuTier, Tier
+from arap_diff._torch_tier import TorchTier
 from arap_diff.mesh import (
     Weights,
     check_every_component_is_held,
     check_faces,
     check_handles,
-    mesh_edges,
+    weighted_edges,
 )
 from arap_diff.rotations import fit_rotations
 
@@ -43,8 +48,11 @@ class ArapSolver:
         n_vertices: V.
         rest: (V, 3); used by cotangent weights only, which are frozen at this shape.
         energy: "bilaplacian" or "edges".
-        weights: "uniform" or "cotangent", see `laplacian`.
-        backend: "numba" (extra `fast`), "numpy", or "auto" for the fastest one installed; results agree to rounding.
+        weights: "uniform", "cotangent", or (E,) positive numbers, one per edge in the order of `mesh_edges`; see
+            `laplacian`. Constants: no gradient reaches them.
+        backend: where tensors are computed with; results agree to rounding. "numba" (extra `fast`) and "numpy": on the
+            CPU, tensors of other devices travel there and back. "torch": by torch operations on the device they are
+            on. "auto": the faster of the first two for CPU tensors, "torch" for others.
 
     Raises:
         ValueError: a bad shape, index or name, a handle given twice, or vertices joined to no handle.
@@ -64,37 +72,69 @@ class ArapSolver:
     ) -> None:
         if energy not in get_args(Energy):
             raise ValueError(f'energy must be "bilaplacian" or "edges", got {energy!r}')
+        _check_backend(backend)
         checked = check_faces(faces, n_vertices)
         handle_ids = check_handles(handles, n_vertices)
         self.n_vertices = int(n_vertices)
         self.energy_name: Energy = energy
-        self.weights = weights
         self.backend: Backend = backend
         self.handles = handle_ids
-        self.handles.flags.writeable = False
-        resolve_backend(backend)
-        self._edges = mesh_edges(checked, self.n_vertices, weights, rest)
+        self._edges = weighted_edges(checked, self.n_vertices, weights, rest)
         check_every_component_is_held(self._edges, handle_ids, self.n_vertices)
-        self._system = self._build()
+        self._prepare()
 
-    def _build(self) -> System:
-        return build_system(
+    def _prepare(self) -> None:
+        self.handles.flags.writeable = False
+        self._system = build_system(
             self._edges,
             self.handles,
             self.n_vertices,
             bilaplacian=self.energy_name == "bilaplacian",
-            backend=resolve_backend(self.backend),
+            backend=resolve_backend("auto" if self.backend == "torch" else self.backend),
         )
+        self._torch_tiers: dict[torch.device, TorchTier] = {}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the solver to a file: mesh edges, weights, handles and energy, as plain arrays (npz, no pickle).
+
+        The file appears whole or not at all. The factor is left out: it is many times larger and bound to the tier, and
+        `load` gets the same one to the last bit. OSError if the file cannot be written.
+        """
+        write(Path(path), Saved(self.n_vertices, self.energy_name, self.handles, self._edges))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, backend: Backend = "auto") -> Self:
+        """The solver of a file written by `save`, factorised anew for the given backend.
+
+        On the same machine and backend its solves are those of the saved solver to the last bit.
+
+        Raises:
+            ValueError: the file is damaged, or of another format or version; or a bad backend.
+            OSError: it cannot be read.
+        """
+        _check_backend(backend)
+        saved = read(Path(path))
+        solver = cls.__new__(cls)
+        solver.__setstate__(
+            {
+                "n_vertices": saved.n_vertices,
+                "energy_name": saved.energy,
+                "backend": backend,
+                "handles": saved.handles,
+                "_edges": saved.edges,
+            }
+        )
+        return solver
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_system"}
+        return {name: value for name, value in vars(self).items() if name not in ("_system", "_torch_tiers")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._system = self._build()
+        self._prepare()
 
     def solve(self, rest: Tensor, handle_positions: Tensor, n_solves: int = 3) -> Tensor:
-        """Deformed vertex positions.
+        """Deformed vertex positions after a given number of linear solves.
 
         Args:
             rest: (..., V, 3) float32 or float64 rest pose.
@@ -108,24 +148,71 @@ class ArapSolver:
             of solves given.
 
         Raises:
-            ValueError: wrong shape or dtype, a value that is not finite, or n_solves < 1.
-            RuntimeError: when the gradient itself is differentiated.
+            ValueError: wrong shape, dtype or device, a value that is not finite, or n_solves < 1.
+            RuntimeError: when the gradient itself, or a forward-mode derivative, is asked for.
         """
-        if isinstance(n_solves, bool) or not isinstance(n_solves, (int, np.integer)) or n_solves < 1:
-            raise ValueError(f"n_solves must be an integer of at least 1, got {n_solves!r}")
-        _check_points("rest", rest, self.n_vertices, "V")
-        _check_points("handle_positions", handle_positions, self.handles.size, "K")
-        if rest.device != handle_positions.device:
-            raise ValueError(f"rest is on {rest.device} but handle_positions is on {handle_positions.device}")
-        batch = _broadcast_batch(rest, handle_positions)
+        check_count("n_solves", n_solves, 1)
+        p, h, finish = self._arguments(rest, handle_positions)
+        return finish(Deform.apply(p, h, self._tier(p.device), int(n_solves), wants_gradient(p, h))[0])
+
+    def solve_converged(self, rest: Tensor, handle_positions: Tensor, tol: float, *, max_solves: int = 1000) -> Tensor:
+        """Deformed vertex positions where solving and fitting rotations change nothing any more.
+
+        The alternation of `solve`, with Anderson acceleration (Peng et al. 2018), runs until one more fit and solve
+        moves no vertex by `tol` or more; each deformation of a batch stops by itself. Its distance from the fixed
+        point is larger than the last move, by 1 / (1 - q) where plain moves shrink by the factor q; q nears 1 for
+        fine meshes with few handles. The gradient is the one of the fixed point, by the implicit function theorem:
+        its cost and memory do not grow with the number of solves; its linear system is solved by GMRES to a relative
+        residual of 1e-10. Under "edges" a fixed point is a stationary point of the energy; under "bilaplacian", whose
+        rotations minimise another energy than its solves, there may be none for extreme handles.
+
+        Args:
+            rest: (..., V, 3) float32 or float64 rest pose.
+            handle_positions: (..., K, 3) targets; leading dimensions broadcast against those of `rest`.
+            tol: length in the units of the mesh.
+            max_solves: most linear solves to spend.
+
+        Returns:
+            (..., V, 3) as for `solve`; differentiable once in both arguments.
+
+        Raises:
+            ValueError: wrong shape, dtype or device, a value that is not finite, tol <= 0 or max_solves < 2.
+            ArithmeticError: not converged after `max_solves`; or, in the backward pass, no gradient because the fixed
+                point is not isolated (handles on one line leave a rotation about it free).
+            RuntimeError: when the gradient itself, or a forward-mode derivative, is asked for.
+        """
+        check_length("tol", tol)
+        check_count("max_solves", max_solves, 2)
+        p, h, finish = self._arguments(rest, handle_positions)
+        return finish(DeformToConvergence.apply(p, h, self._tier(p.device), float(tol), int(max_solves)))
+
+    def _arguments(self, rest: Tensor, handle_positions: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """Both as float64 (B, ., 3) where they are computed with, and the way of the result back to their form."""
+        check_points("rest", rest, self.n_vertices, "V")
+        check_points("handle_positions", handle_positions, self.handles.size, "K")
+        check_same_device("rest", rest, "handle_positions", handle_positions)
+        batch = broadcast_batch("rest", rest, "handle_positions", handle_positions)
         dtype = torch.promote_types(rest.dtype, handle_positions.dtype)
-        p = rest.to(dtype).expand(*batch, -1, -1).reshape(-1, *rest.shape[-2:])
-        h = handle_positions.to(dtype).expand(*batch, -1, -1).reshape(-1, *handle_positions.shape[-2:])
-        if torch.is_grad_enabled() and (p.requires_grad or h.requires_grad):
-            x = Deform.apply(p, h, self._system, n_solves)
-        else:
-            x = as_tensor(deform(self._system, as_array(p), as_array(h), n_solves), p)
-        return x.reshape(*batch, self.n_vertices, 3)
+        device = rest.device if self.backend in ("auto", "torch") else torch.device("cpu")
+        p, h = (
+            points.to(device, torch.float64).expand(*batch, -1, -1).reshape(-1, *points.shape[-2:])
+            for points in (rest, handle_positions)
+        )
+        return p, h, lambda x: x.reshape(*batch, self.n_vertices, 3).to(rest.device, dtype)
+
+    def _tier(self, device: torch.device) -> Tier:
+        nothing_to_solve = self._system.free.size == 0
+        if device.type == "cpu" and self.backend != "torch" and not nothing_to_solve:
+            return CpuTier(self._system)
+        if device not in self._torch_tiers:
+            self._torch_tiers[device] = TorchTier(
+                self._system,
+                self._edges,
+                self.n_vertices,
+                bilaplacian=self.energy_name == "bilaplacian",
+                device=device,
+            )
+        return self._torch_tiers[device]
 
     def rotations(self, x: Tensor, rest: Tensor) -> Tensor:
         """Best rotation (..., V, 3, 3) of every vertex neighbourhood from rest (..., V, 3) to x (..., V, 3).
@@ -162,8 +249,10 @@ class ArapSolver:
         return residual.square().sum((-1, -2)) / 2
 
     def _check_pair(self, x: Tensor, rest: Tensor) -> None:
-        _check_points("x", x, self.n_vertices, "V")
-        _check_points("rest", rest, self.n_vertices, "V")
+        check_points("x", x, self.n_vertices, "V")
+        check_points("rest", rest, self.n_vertices, "V")
+        check_same_device("x", x, "rest", rest)
+        broadcast_batch("x", x, "rest", rest)
 
     def _edge_tensors(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         edges = self._edges
@@ -192,28 +281,10 @@ def arap_deform(
     return solver.solve(rest, handle_positions, n_solves)
 
 
+def _check_backend(backend: str) -> None:
+    if backend not in get_args(Backend):
+        raise ValueError(f'backend must be "auto", "numpy", "numba" or "torch", got {backend!r}')
+
+
 def _along(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
     return points[..., start, :] - points[..., end, :]
-
-
-def _check_points(name: str, points: Tensor, count: int, letter: str) -> None:
-    if not isinstance(points, Tensor):
-        raise ValueError(f"{name} must be a torch tensor, got {type(points).__name__}")
-    if points.ndim < 2 or points.shape[-2:] != (count, 3):
-        raise ValueError(f"{name} must have shape (..., {letter}={count}, 3), got {tuple(points.shape)}")
-    if points.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{name} must be float32 or float64, got {points.dtype}")
-    finite = torch.isfinite(points)
-    if not finite.all():
-        row = int((~finite).nonzero()[0][-2])
-        raise ValueError(f"{name} has a value that is not finite, first at row {row}")
-
-
-def _broadcast_batch(rest: Tensor, handle_positions: Tensor) -> torch.Size:
-    try:
-        return torch.broadcast_shapes(rest.shape[:-2], handle_positions.shape[:-2])
-    except RuntimeError:
-        raise ValueError(
-            f"leading dimensions of rest {tuple(rest.shape)} and handle_positions {tuple(handle_positions.shape)} "
-            "do not broadcast"
-        ) from None
