@@ -1,5 +1,7 @@
 """Every mistake a user can make in building or calling a solver gets one line that says what and where."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -123,11 +125,20 @@ def test_one_off_form_refuses_a_flat_rest() -> None:
 
 
 def test_without_numba_auto_is_numpy_and_numba_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_backend, "HAS_NUMBA", False)
+    monkeypatch.setattr(_backend, "has_numba", lambda: False)
     assert _backend.resolve_backend("auto") == "numpy"
     torch.testing.assert_close(ArapSolver(FACES, [0], 4).solve(REST, REST[:1] + 1), REST + 1)
-    with pytest.raises(ValueError, match=r'backend="numba" needs numba: pip install "arap-diff\[fast\]"'):
+    with pytest.raises(ValueError, match=r'backend="numba" needs numba: pip install "arap-diff\[fast\]", and no NUMBA'):
         ArapSolver(FACES, [0], 4, backend="numba")
+
+
+@pytest.mark.parametrize("reason", ["disabled", "broken"])
+def test_numba_that_cannot_compile_counts_as_missing(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    if reason == "disabled":
+        monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    else:
+        monkeypatch.setitem(sys.modules, "numba", None)
+    assert not _backend.has_numba.__wrapped__()
 
 
 def test_mesh_without_faces_passes_through() -> None:

@@ -1,12 +1,15 @@
 """The hand-written adjoint against finite differences and against automatic differentiation of a dense solve."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch.func import grad, vmap
 
 from arap_diff import ArapSolver, laplacian, mesh_edges
+from arap_diff._tiers import CpuTier
 
 ENERGIES = ["bilaplacian", "edges"]
 HANDLES = [0, 3, 15, 8]
@@ -153,6 +156,44 @@ def test_nothing_flows_through_a_rotation_that_is_not_determined(tier: str) -> N
     (gradient,) = torch.autograd.grad(x[:, 0].sum() + 2 * x[:, 1].sum(), moved)
     assert gradient.abs().max() < 100
     assert gradient[:, 2].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_gradient_of_either_argument_alone_is_the_one_of_both(pose: tuple, tier: str, energy: str) -> None:
+    rest, faces, moved = pose
+    solver = ArapSolver(faces, HANDLES, 16, energy=energy, backend=tier)
+    converge = partial(solver.solve_converged, tol=1e-11)
+    for solve, error in ((solver.solve, 0), (partial(solver.solve, n_solves=1), 0), (converge, 1e-12)):
+        p, h = rest.clone().requires_grad_(), moved.clone().requires_grad_()
+        p_bar, h_bar = torch.autograd.grad(solve(p, h).sin().sum(), (p, h))
+        (alone,) = torch.autograd.grad(solve(rest, h).sin().sum(), h)
+        torch.testing.assert_close(alone, h_bar, rtol=0, atol=error)
+        (alone,) = torch.autograd.grad(solve(p, moved).sin().sum(), p)
+        torch.testing.assert_close(alone, p_bar, rtol=0, atol=error)
+
+
+def test_rest_gradient_is_not_computed_unless_asked_for(pose: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    rest, faces, moved = pose
+    wanted = []
+    adjoint = CpuTier.unrolled_adjoint
+
+    def spy(*arguments: object) -> tuple:
+        wanted.append(arguments[-1])
+        return adjoint(*arguments)
+
+    monkeypatch.setattr(CpuTier, "unrolled_adjoint", spy)
+    solver = ArapSolver(faces, HANDLES, 16)
+
+    def loss(p: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        return solver.solve(p, h).sin().sum()
+
+    p, h = rest.clone().requires_grad_(), moved.clone().requires_grad_()
+    torch.autograd.grad(loss(p, h), (p, h))
+    loss(rest, h).backward()
+    grad(loss, argnums=1)(rest, moved)
+    vmap(grad(loss, argnums=1))(rest, moved)
+    vmap(grad(loss, argnums=(0, 1)))(rest, moved)
+    assert wanted == [True, False, False, False, True]
 
 
 def test_gradient_reaches_only_what_asks_for_it(pose: tuple) -> None:

@@ -9,7 +9,8 @@ import scipy.sparse as sp
 import torch
 
 from arap_diff import ArapSolver, _numpy_kernels, _torch_kernels, _torch_tier, fit_rotations
-from arap_diff._backend import build_system
+from arap_diff._backend import prepare
+from arap_diff._system import System
 from arap_diff._torch_tier import CholespySolver, CpuRoundTrip, DenseCholesky, choose_solver
 from arap_diff.mesh import weighted_edges
 
@@ -145,11 +146,10 @@ def test_cholespy_solves(block: sp.csc_matrix) -> None:
     check_solves(CholespySolver(block, CPU), block)
 
 
-def test_the_factor_of_the_cpu_solves(bumpy_grid: Callable, block: sp.csc_matrix) -> None:
+def test_the_factor_of_the_cpu_solves(bumpy_grid: Callable, backend: str, block: sp.csc_matrix) -> None:
     _, faces = bumpy_grid(9, 9)
-    edges = weighted_edges(faces, 81, "uniform")
-    system = build_system(edges, np.arange(5), 81, bilaplacian=False, backend="numpy")
-    check_solves(CpuRoundTrip(system.factor), block)
+    system = System(weighted_edges(faces, 81, "uniform"), np.arange(5), 81, bilaplacian=False)
+    check_solves(CpuRoundTrip(prepare(system, backend).factor), block)
 
 
 def test_the_solver_follows_size_and_device(monkeypatch: pytest.MonkeyPatch, block: sp.csc_matrix) -> None:

@@ -72,6 +72,15 @@ def test_grad_inside_and_outside_of_vmap(pose: tuple, solve: Solve) -> None:
         close(grad(loss(solve))(rest, moved), expected[0])
 
 
+def test_handle_gradients_alone_are_those_of_both(pose: tuple, solve: Solve) -> None:
+    rest, _, moved = pose
+    expected = autograd(solve, rest, moved)[1]
+    close(vmap(grad(loss(solve), argnums=1))(rest, moved), expected)
+    close(grad(lambda h: vmap(loss(solve))(rest, h).sum())(moved), expected)
+    jacobian = vmap(jacrev(solve, argnums=1))(rest, moved)
+    close(torch.einsum("nvakb,nva->nkb", jacobian, solve(rest, moved).cos()), expected)
+
+
 def test_ordinary_backward_through_vmap(pose: tuple, solve: Solve) -> None:
     rest, _, moved = pose
     expected = autograd(solve, rest, moved)

@@ -23,8 +23,9 @@ class Anderson:
         residual = image - x
         if self._residuals:
             grown = (residual.norm(dim=1) > self._residuals[-1].norm(dim=1))[:, None]
-            self._images = [torch.where(grown, image, past) for past in self._images]
-            self._residuals = [torch.where(grown, residual, past) for past in self._residuals]
+            if grown.any():
+                self._images = [torch.where(grown, image, past) for past in self._images]
+                self._residuals = [torch.where(grown, residual, past) for past in self._residuals]
         self._images = [*self._images[-DEPTH:], image]
         self._residuals = [*self._residuals[-DEPTH:], residual]
         if len(self._images) == 1:
@@ -39,5 +40,6 @@ class Anderson:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows (B,) of the batch only."""
-        self._images = [past[rows] for past in self._images]
-        self._residuals = [past[rows] for past in self._residuals]
+        if not rows.all():
+            self._images = [past[rows] for past in self._images]
+            self._residuals = [past[rows] for past in self._residuals]

@@ -83,6 +83,15 @@ class RaiseUnlessFinite(torch.autograd.Function):
         return RaiseUnlessFinite.apply(values.movedim(in_dims[0], 0), message), None
 
 
+def _present(*tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """Those that are not None, which is all that a transform can see."""
+    return tuple(tensor for tensor in tensors if tensor is not None)
+
+
+def _of_rest_and_handles(bars: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    return (None, *bars) if len(bars) == 1 else bars
+
+
 class Deform(_BatchFunction):
     """A given number of solves; the deformed positions come first, then what the adjoint needs if `keep` is true."""
 
@@ -104,15 +113,16 @@ class Deform(_BatchFunction):
     @staticmethod
     def backward(ctx: Any, *output_bars: Tensor) -> tuple[Tensor | None, ...]:
         p, *kept = ctx.saved_tensors
-        return (*_DeformGradient.apply(ctx.tier, output_bars[0], p, *kept), None, None, None)
+        bars = _DeformGradient.apply(ctx.tier, ctx.needs_input_grad[0], output_bars[0], p, *kept)
+        return (*_of_rest_and_handles(bars), None, None, None)
 
 
 class _DeformGradient(_GradientFunction):
     """The gradient of `Deform`."""
 
     @staticmethod
-    def forward(tier: Tier, x_bar: Tensor, p: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor]:
-        return tier.unrolled_adjoint(p, kept, x_bar)
+    def forward(tier: Tier, rest_wanted: bool, x_bar: Tensor, p: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
+        return _present(*tier.unrolled_adjoint(p, kept, x_bar, rest_wanted))
 
     @staticmethod
     def backward(ctx: Any, *output_bars: Tensor) -> tuple[Tensor | None, ...]:
@@ -133,15 +143,16 @@ class DeformToConvergence(_BatchFunction):
 
     @staticmethod
     def backward(ctx: Any, *output_bars: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_FixedPointGradient.apply(ctx.tier, *output_bars, *ctx.saved_tensors), None, None, None)
+        bars = _FixedPointGradient.apply(ctx.tier, ctx.needs_input_grad[0], *output_bars, *ctx.saved_tensors)
+        return (*_of_rest_and_handles(bars), None, None, None)
 
 
 class _FixedPointGradient(_GradientFunction):
     """The gradient of `DeformToConvergence`."""
 
     @staticmethod
-    def forward(tier: Tier, x_bar: Tensor, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return fixed_point_adjoint(tier, p, x, x_bar)
+    def forward(tier: Tier, rest_wanted: bool, x_bar: Tensor, p: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        return _present(*fixed_point_adjoint(tier, p, x, x_bar, rest_wanted))
 
     @staticmethod
     def backward(ctx: Any, *output_bars: Tensor) -> tuple[Tensor | None, ...]:

@@ -38,15 +38,19 @@ def converge(tier: Tier, p: Tensor, h: Tensor, tol: float, max_solves: int) -> T
     )
 
 
-def fixed_point_adjoint(tier: Tier, p: Tensor, x: Tensor, x_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients with respect to p and h of a loss whose gradient at the fixed point x is x_bar, each (B, ., 3).
+def fixed_point_adjoint(
+    tier: Tier, p: Tensor, x: Tensor, x_bar: Tensor, rest_wanted: bool
+) -> tuple[Tensor | None, Tensor]:
+    """Gradients with respect to p, if wanted, and h of a loss whose gradient at the fixed point x is x_bar.
 
     With (I - F_x)^T m = x_bar, they are F_p^T m and F_h^T m. ArithmeticError if the system for m has no solution, as
     where the fixed points are not isolated.
     """
 
+    rotation = tier.rotations(p, x)
+
     def apply(flat: Tensor) -> Tensor:
-        return flat - tier.advance_adjoint(p, x, flat.reshape(x.shape))[0].flatten(1)
+        return flat - tier.advance_adjoint(p, x, rotation, flat.reshape(x.shape), rest_wanted=False)[0].flatten(1)
 
     try:
         multiplier = gmres(
@@ -60,5 +64,5 @@ def fixed_point_adjoint(tier: Tier, p: Tensor, x: Tensor, x_bar: Tensor) -> tupl
         raise ArithmeticError(
             f"no gradient at this fixed point ({error}): it may not be isolated; hold more vertices"
         ) from None
-    _, p_bar, h_bar = tier.advance_adjoint(p, x, multiplier.reshape(x.shape))
+    _, p_bar, h_bar = tier.advance_adjoint(p, x, rotation, multiplier.reshape(x.shape), rest_wanted)
     return p_bar, h_bar

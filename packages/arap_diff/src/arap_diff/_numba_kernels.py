@@ -9,11 +9,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from arap_diff._numba_lanes import Vector, gather, lane, load, repeat4, repeat8, scatter, store
-from arap_diff._numba_rotations import (
+from arap_diff._numba_blocks import (
     BLOCK,
-    Three,
-    adjoint,
     fit_block,
     fit_quaternions,
     load_block,
@@ -21,6 +18,8 @@ from arap_diff._numba_rotations import (
     rotations_of,
     store_block,
 )
+from arap_diff._numba_lanes import Vector, gather, lane, load, repeat4, repeat8, scatter, store
+from arap_diff._numba_rotations import Three, adjoint
 from arap_diff.mesh import Edges, FloatArray, IntArray
 
 Ring = tuple[IntArray, NDArray[np.int32], FloatArray]
@@ -37,22 +36,21 @@ def ring_of(edges: Edges, n_vertices: int) -> Ring:
 
 @njit(cache=True, nogil=True)
 def load_points(lo: int, hi: int, points: FloatArray, order: IntArray, out: FloatArray) -> None:
-    """Row i of out (B, M, 4) becomes row order[i] of points (B, V, 3); zero where order is negative."""
+    """Row i of out (B, M, 4) becomes row order[i] of points (B, V, 3)."""
     for f in range(points.shape[0]):
         for i in range(lo, hi):
             for c in range(3):
-                out[f, i, c] = points[f, order[i], c] if order[i] >= 0 else 0.0
+                out[f, i, c] = points[f, order[i], c]
             out[f, i, 3] = 0.0
 
 
 @njit(cache=True, nogil=True)
 def add_points(lo: int, hi: int, points: FloatArray, order: IntArray, out: FloatArray) -> None:
-    """Adds the rows of points (B, M, 4) to the rows order[i] of out (B, V, 3), but where order is negative."""
+    """Adds the rows of points (B, M, 4) to the rows order[i] of out (B, V, 3)."""
     for f in range(points.shape[0]):
         for i in range(lo, hi):
-            if order[i] >= 0:
-                for c in range(3):
-                    out[f, order[i], c] += points[f, i, c]
+            for c in range(3):
+                out[f, order[i], c] += points[f, i, c]
 
 
 @njit(inline="always")
@@ -232,10 +230,10 @@ def covariance_bars(
     first: IntArray,
     neighbour: IntArray,
     weight: FloatArray,
-    r: FloatArray,
+    r: FloatArray | None,
     s_bar: FloatArray,
 ) -> None:
-    """Rotations r of q, and the gradient s_bar with respect to the covariances, given b_bar."""
+    """Rotations r of q, if wanted, and the gradient s_bar with respect to the covariances, given b_bar."""
     s, bars, rotations = np.zeros((16, BLOCK)), np.zeros((16, BLOCK)), np.zeros((16, BLOCK))
     quaternions, like, one = np.zeros((4, BLOCK)), repeat4(0.0), repeat8(1.0)
     for face in range(0, x.shape[0] * x.shape[1], x.shape[1]):
@@ -248,12 +246,45 @@ def covariance_bars(
                 scatter(quaternions, k, BLOCK, load(q, 4 * (face + start + k), like))
             rotate_block(quaternions, rotations)
             store_block(adjoint(load_block(s, one), load_block(rotations, one), load_block(bars, one)), bars)
-            _take(rotations, r, face + start, count, 1.0)
+            if r is not None:
+                _take(rotations, r, face + start, count, 1.0)
             _take(bars, s_bar, face + start, count, 0.5)
 
 
 @njit(cache=True, nogil=True)
 def position_bars(
+    lo: int,
+    hi: int,
+    p: FloatArray,
+    s_bar: FloatArray,
+    first: IntArray,
+    neighbour: IntArray,
+    weight: FloatArray,
+    x_bar: FloatArray,
+) -> None:
+    """x_bar_i = sum_j w_ij (S_i + S_j)(p_i - p_j), with S the s_bar."""
+    for f in range(p.shape[0]):
+        face = f * p.shape[1]
+        for i in range(lo, hi):
+            at = face + i
+            a0 = a1 = a2 = total = repeat4(0.0)
+            p_i = load(p, 4 * at, total)
+            for n in range(first[i], first[i + 1]):
+                j = face + neighbour[n]
+                along = (p_i - load(p, 4 * j, total)) * weight[n]
+                total += along
+                a0 += load(s_bar, 12 * j, total) * along
+                a1 += load(s_bar, 12 * j + 4, total) * along
+                a2 += load(s_bar, 12 * j + 8, total) * along
+            a0 += load(s_bar, 12 * at, total) * total
+            a1 += load(s_bar, 12 * at + 4, total) * total
+            a2 += load(s_bar, 12 * at + 8, total) * total
+            x_bar[f, i, 0], x_bar[f, i, 1], x_bar[f, i, 2] = _sum(a0), _sum(a1), _sum(a2)
+            x_bar[f, i, 3] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def position_and_rest_bars(
     lo: int,
     hi: int,
     x: FloatArray,
@@ -267,7 +298,7 @@ def position_bars(
     x_bar: FloatArray,
     p_bar: FloatArray,
 ) -> None:
-    """x_bar_i = sum_j w_ij (S_i + S_j)(p_i - p_j) with S the s_bar; to p_bar_i is added, x being p + u and R the r,
+    """`position_bars`; and to p_bar_i is added, x being p + u and R the r,
 
     x_bar_i + sum_j w_ij [(S_i + S_j)^T (x_i - x_j) + ((R_i + R_j)^T / 2 - I)(b_bar_i - b_bar_j)].
     """
@@ -311,40 +342,3 @@ def fit_hard(ring: Ring, x: FloatArray, p: FloatArray, q: FloatArray, r: FloatAr
     hard = fit_quaternions(covariances(vertices, of_face, x, p, *ring))
     q[of_face, vertices] = hard
     r[of_face, vertices, :, :3] = rotations_of(hard)
-
-
-class NumbaKernels:
-    """Rotation fit, rotated Laplacian coordinates and their adjoint for (B, V, 3) arrays, see `NumpyKernels`."""
-
-    def __init__(self, edges: Edges, n_vertices: int) -> None:
-        self._ring = ring_of(edges, n_vertices)
-
-    def rotations(self, x: FloatArray, p: FloatArray) -> FloatArray:
-        """Best rotation of every vertex neighbourhood from p to x."""
-        quaternions, rotation = np.empty((*x.shape[:2], 4)), np.empty((*x.shape, 4))
-        now, rest = _padded(x), _padded(p)
-        if not fit_rows(0, x.shape[1], now, rest, *self._ring, quaternions, rotation):
-            fit_hard(self._ring, now, rest, quaternions, rotation)
-        return np.ascontiguousarray(rotation[..., :3])
-
-    def rotated_residual(self, rotation: FloatArray, p: FloatArray) -> FloatArray:
-        """Rotated minus unrotated Laplacian coordinates."""
-        out = np.zeros((*p.shape[:2], 4))
-        rotated_residual(0, p.shape[1], _padded(rotation), _padded(p), *self._ring, out, out)
-        return np.ascontiguousarray(out[..., :3])
-
-    def pull_back(
-        self, x: FloatArray, p: FloatArray, rotation: FloatArray, b_bar: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Gradients with respect to x and p, given the one with respect to the rotated residual."""
-        x, p, b_bar, n = _padded(x), _padded(p), _padded(b_bar), x.shape[1]
-        q = fit_quaternions(rotation).reshape(x.shape)
-        r, s_bar, x_bar, p_bar = np.empty((*x.shape[:2], 3, 4)), np.empty((*x.shape[:2], 3, 4)), x * 0, x * 0
-        covariance_bars(0, n, x, p, q, b_bar, *self._ring, r, s_bar)
-        position_bars(0, n, x, p, r, b_bar, s_bar, *self._ring, x_bar, p_bar)
-        return np.ascontiguousarray(x_bar[..., :3]), np.ascontiguousarray((p_bar - x_bar)[..., :3])
-
-
-def _padded(points: FloatArray) -> FloatArray:
-    """(..., 3) with a zero after the last coordinate."""
-    return np.concatenate([points, np.zeros((*points.shape[:-1], 1))], axis=-1)

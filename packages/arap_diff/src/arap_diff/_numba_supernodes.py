@@ -1,131 +1,23 @@
-"""Triangular solves with a sparse Cholesky factor stored as dense supernodes, compiled.
+"""Triangular solves with a Cholesky factor in dense supernodes, compiled; see `_numba_packing`.
 
-A supernode is a run of columns with (nearly) the same rows below them. For each, the factor block [L11; L21] is kept as
-the partitioned inverse M = [L11^-1; -L21 L11^-1], so that both sweeps are dense products: forward, the rows of the
-supernode and those below gain M x1 (x1 having been taken out); backward, x1 = M^T x. M is stored in panels of four
-rows, column by column within a panel and without the zeros above the diagonal, as both sweeps read it.
+Forward, the rows of a supernode and those below gain M x1, x1 having been taken out; backward, x1 = M^T x.
 """
 
 from functools import partial
 
 import numpy as np
-import scipy.sparse as sp
 from numba import njit
-from numpy.typing import NDArray
 
+from arap_diff._factor import PANEL, StoredFactor
 from arap_diff._numba_lanes import Vector, load, repeat4, repeat16, spread, store
+from arap_diff._numba_packing import Index, panel_size
 from arap_diff._team import Team
 from arap_diff._workspace import Workspace
 from arap_diff.mesh import FloatArray, IntArray
 
-MOST_PADDING = 0.25  # share of explicit zeros that merging two runs of columns may store
-PANEL = 4  # rows
 FACES_AT_ONCE = 4  # of a batch, which share the reading of the factor
 WORTH_SHARING = 10_000  # unknowns
 LARGEST_SUBTREE = 0.52  # of the work of one thread, else it is opened
-Index = NDArray[np.int32]
-
-
-@njit(cache=True)
-def _partition(first: Index, rows: Index) -> IntArray:
-    """First columns of the supernodes, and N; columns join their elimination parent while that pads little."""
-    n = first.size - 1
-    starts = np.empty(n + 1, dtype=np.int64)
-    filled = np.empty(n + 1, dtype=np.int64)
-    count = 0
-    for column in range(n):
-        starts[count], filled[count] = column, first[column + 1] - first[column]
-        count += 1
-        below = first[column + 1] - first[column] - 1
-        while count > 1:
-            child, top = count - 2, count - 1
-            last = starts[top] - 1
-            if first[last + 1] - first[last] < 2 or rows[first[last] + 1] != starts[top]:
-                break
-            width = column + 1 - starts[child]
-            stored = width * below + width * (width + 1) // 2
-            if stored - filled[child] - filled[top] > MOST_PADDING * stored:
-                break
-            filled[child] += filled[top]
-            count -= 1
-    starts[count] = n
-    return starts[: count + 1].copy()
-
-
-@njit
-def _invert_in_place(block: FloatArray, multipliers: FloatArray) -> None:
-    """Turn [L11; L21], given by columns (width, height), into [L11^-1; L21 L11^-1]; height is a multiple of PANEL."""
-    width, height = block.shape
-    like = repeat4(0.0)
-    for column in range(width - 1, -1, -1):
-        inverse = 1.0 / block[column, column]
-        for k in range(column + 1, width):
-            multipliers[k] = block[column, k]
-            block[column, k] = 0.0
-        block[column, column] = 1.0
-        for k in range(column + 1, width):
-            for row in range(k // PANEL * PANEL, height, PANEL):
-                at = column * height + row
-                store(block, at, load(block, at, like) - load(block, k * height + row, like) * multipliers[k])
-        for row in range(column // PANEL * PANEL, height, PANEL):
-            store(block, column * height + row, load(block, column * height + row, like) * inverse)
-
-
-@njit
-def _padded(count: int) -> int:
-    return (count + PANEL - 1) // PANEL * PANEL
-
-
-@njit
-def _panel_size(width: int, top: int) -> int:
-    """Stored columns of the panel that starts at row `top` of its supernode."""
-    return min(width, top + PANEL)
-
-
-@njit(cache=True)
-def _pack(
-    starts: IntArray, first: Index, rows: Index, values: FloatArray
-) -> tuple[IntArray, Index, IntArray, FloatArray]:
-    """Rows of every supernode, its own first (offsets, ids), and its panels (offsets, values).
-
-    Heights are padded to whole panels by rows of zeros, whose id is the extra row N of the right-hand side.
-    """
-    n, n_nodes = first.size - 1, starts.size - 1
-    row_offset = np.zeros(n_nodes + 1, dtype=np.int64)
-    value_offset = np.zeros(n_nodes + 1, dtype=np.int64)
-    for s in range(n_nodes):
-        width = starts[s + 1] - starts[s]
-        height = _padded(width + first[starts[s + 1]] - first[starts[s + 1] - 1] - 1)
-        row_offset[s + 1] = row_offset[s] + height
-        value_offset[s + 1] = value_offset[s]
-        for top in range(0, height, PANEL):
-            value_offset[s + 1] += PANEL * _panel_size(width, top)
-    ids = np.full(row_offset[n_nodes], n, dtype=np.int32)
-    packed = np.empty(value_offset[n_nodes])
-    place, multipliers = np.zeros(n, dtype=np.int64), np.empty(n)
-    for s in range(n_nodes):
-        start, stop = starts[s], starts[s + 1]
-        width, height = stop - start, row_offset[s + 1] - row_offset[s]
-        own = ids[row_offset[s] : row_offset[s + 1]]
-        for k in range(width):
-            own[k] = start + k
-        for k in range(first[stop - 1] + 1, first[stop]):
-            own[width + k - first[stop - 1] - 1] = rows[k]
-        block = np.zeros((width, height))
-        for k in range(height):
-            if own[k] < n:
-                place[own[k]] = k
-        for column in range(start, stop):
-            for k in range(first[column], first[column + 1]):
-                block[column - start, place[rows[k]]] = values[k]
-        _invert_in_place(block, multipliers)
-        at = value_offset[s]
-        for top in range(0, height, PANEL):
-            for column in range(_panel_size(width, top)):
-                for row in range(top, top + PANEL):
-                    packed[at] = block[column, row] if row < width else -block[column, row]
-                    at += 1
-    return row_offset, ids, value_offset, packed
 
 
 @njit
@@ -149,7 +41,7 @@ def _forward(
         at = value_offset[s]
         for top in range(row_offset[s], row_offset[s + 1], PANEL):
             y0 = y1 = y2 = y3 = zero
-            for k in range(_panel_size(width, top - row_offset[s])):
+            for k in range(panel_size(width, top - row_offset[s])):
                 v = load(work, k * lanes, zero)
                 y0 += v * spread(packed, at, zero)
                 y1 += v * spread(packed, at + 1, zero)
@@ -184,7 +76,7 @@ def _backward(
         for top in range(row_offset[s], row_offset[s + 1], PANEL):
             g0, g1 = load(x, ids[top] * lanes, zero), load(x, ids[top + 1] * lanes, zero)
             g2, g3 = load(x, ids[top + 2] * lanes, zero), load(x, ids[top + 3] * lanes, zero)
-            for k in range(_panel_size(width, top - row_offset[s])):
+            for k in range(panel_size(width, top - row_offset[s])):
                 gained = load(work, k * lanes, zero) + g0 * spread(packed, at, zero)
                 gained += g1 * spread(packed, at + 1, zero)
                 gained += g2 * spread(packed, at + 2, zero)
@@ -245,29 +137,6 @@ def _distribute(x: FloatArray, order: IntArray, rows: IntArray, points: FloatArr
 
 
 @njit(cache=True)
-def _postorder(first: Index, rows: Index) -> IntArray:
-    """The columns in an order with every subtree of the elimination tree in one run, ending in its root."""
-    n = first.size - 1
-    child, sibling = np.full(n + 1, -1), np.full(n, -1)
-    for column in range(n - 1, -1, -1):
-        parent = rows[first[column] + 1] if first[column + 1] - first[column] > 1 else n
-        sibling[column], child[parent] = child[parent], column
-    order, stack = np.empty(n, dtype=np.int64), np.empty(n + 1, dtype=np.int64)
-    stack[0], depth, done = n, 1, 0
-    while depth > 0:
-        top = stack[depth - 1]
-        if child[top] >= 0:
-            stack[depth], child[top] = child[top], sibling[child[top]]
-            depth += 1
-        else:
-            depth -= 1
-            if top < n:
-                order[done] = top
-                done += 1
-    return order
-
-
-@njit(cache=True)
 def _subtrees(parts: int, starts: IntArray, row_offset: IntArray, ids: Index, value_offset: IntArray) -> IntArray:
     """Part of every supernode, or `parts` if it depends on several: disjoint subtrees of about equal work.
 
@@ -298,32 +167,33 @@ def _subtrees(parts: int, starts: IntArray, row_offset: IntArray, ids: Index, va
 
 
 class SupernodalFactor:
-    """Solves with L L^T, given L (CSC, lower triangular, positive diagonal).
+    """Solves with a stored factor, which `team` shares.
 
     The elimination tree of a large matrix is cut into disjoint subtrees, some for every member of the team; each has
     sums of its own for the rows that depend on several.
     """
 
-    def __init__(self, lower: sp.csc_matrix, team: Team) -> None:
-        lower.sort_indices()
-        #: (N,) the order in which the columns of `lower` are eliminated.
-        self.order = _postorder(lower.indptr, lower.indices)
-        place = np.argsort(self.order).astype(np.int32)
-        lower = lower[:, self.order]
-        lower.indices = place[lower.indices]
-        lower.has_sorted_indices = False
-        lower.sort_indices()
-        starts = _partition(lower.indptr, lower.indices)
-        self._blocks = (starts, *_pack(starts, lower.indptr, lower.indices, lower.data))
-        parts = team.size if len(place) >= WORTH_SHARING else 1
+    def __init__(self, stored: StoredFactor, team: Team) -> None:
+        self._order, starts = stored.order, stored.starts
+        self._blocks = starts, stored.row_offset, stored.ids, stored.value_offset, stored.packed
+        parts = team.size if len(stored.order) >= WORTH_SHARING else 1
         part = _subtrees(parts, *self._blocks[:4]) if parts > 1 else np.zeros(starts.size - 1, dtype=np.int64)
         shares = [
-            (np.flatnonzero(part == k), np.flatnonzero(np.repeat(part, np.diff(starts)) == k)) for k in range(parts + 1)
+            (np.flatnonzero(part == k), np.flatnonzero(np.repeat(part, stored.widths) == k)) for k in range(parts + 1)
         ]
         *self._parts, self._shared = shares
         self._team, self._workspace = team, Workspace()
 
-    def solve(self, place: IntArray, right_hand_side: FloatArray, solution: FloatArray) -> None:
+    def solve(self, right_hand_side: FloatArray) -> FloatArray:
+        """See `Factor`."""
+        n, columns = right_hand_side.shape
+        padded = np.zeros((n, -(-columns // 4) * 4))
+        padded[:, :columns] = right_hand_side
+        points = np.ascontiguousarray(padded.reshape(n, -1, 4).transpose(1, 0, 2))
+        self.solve_points(self._order, points, points)
+        return np.ascontiguousarray(points.transpose(1, 0, 2).reshape(n, -1)[:, :columns])
+
+    def solve_points(self, place: IntArray, right_hand_side: FloatArray, solution: FloatArray) -> None:
         """Solve for some rows of (B, M, 4) arrays, `place` (N,) in elimination order; other rows are left alone."""
         for faces in _groups(len(right_hand_side)):
             self._solve(place, right_hand_side[faces], solution[faces])

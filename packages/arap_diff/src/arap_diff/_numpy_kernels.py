@@ -96,19 +96,29 @@ class NumpyKernels:
             b[k] = self._divergence(rotation[k] / 2 - np.eye(3) / 2, p[k])
         return b
 
-    def pull_back(
-        self, x: FloatArray, p: FloatArray, rotation: FloatArray, b_bar: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Gradients with respect to x and p of a loss whose gradient with respect to the rotated residual is b_bar."""
-        x_bar, p_bar = np.empty_like(x), np.empty_like(p)
+    def covariance_bar(self, x: FloatArray, p: FloatArray, rotation: FloatArray, b_bar: FloatArray) -> FloatArray:
+        """Gradient (B, V, 3, 3) with respect to the covariances, given the one with respect to the residual b."""
+        bar = np.empty_like(rotation)
         for k in range(len(x)):
-            covariance_bar = rotation_adjoint(
-                self._covariance(x[k], p[k]), rotation[k], self._covariance(b_bar[k], p[k]) / 2
-            )
-            x_bar[k] = self._divergence(covariance_bar, p[k])
-            p_bar[k] = self._divergence(np.swapaxes(rotation[k], 1, 2) / 2 - np.eye(3) / 2, b_bar[k])
-            p_bar[k] += self._divergence(np.swapaxes(covariance_bar, 1, 2), x[k])
-        return x_bar, p_bar
+            rotation_bar = self._covariance(b_bar[k], p[k]) / 2
+            bar[k] = rotation_adjoint(self._covariance(x[k], p[k]), rotation[k], rotation_bar)
+        return bar
+
+    def position_bar(self, p: FloatArray, covariance_bar: FloatArray) -> FloatArray:
+        """Gradient with respect to x."""
+        x_bar = np.empty_like(p)
+        for k in range(len(p)):
+            x_bar[k] = self._divergence(covariance_bar[k], p[k])
+        return x_bar
+
+    def rest_bar(
+        self, x: FloatArray, rotation: FloatArray, covariance_bar: FloatArray, b_bar: FloatArray
+    ) -> FloatArray:
+        """Gradient with respect to p, x being another variable."""
+        p_bar = self.rotated_residual(np.swapaxes(rotation, 2, 3), b_bar)
+        for k in range(len(x)):
+            p_bar[k] += self._divergence(np.swapaxes(covariance_bar[k], 1, 2), x[k])
+        return p_bar
 
     def _covariance(self, y: FloatArray, p: FloatArray) -> FloatArray:
         """sum_j w_ij (y_i - y_j)(p_i - p_j)^T, (V, 3, 3)."""

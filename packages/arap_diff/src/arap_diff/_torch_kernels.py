@@ -118,11 +118,18 @@ class TorchKernels:
         """b_i = sum_j w_ij ((R_i + R_j) / 2 - I)(p_i - p_j): rotated minus unrotated Laplacian coordinates."""
         return self._divergence((rotation - _identity_like(rotation)) / 2, p)
 
-    def pull_back(self, x: Tensor, p: Tensor, rotation: Tensor, b_bar: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients with respect to x and p of a loss whose gradient with respect to the rotated residual is b_bar."""
-        s_bar = rotation_adjoint(self._covariance(x, p), rotation, self._covariance(b_bar, p) / 2)
-        p_bar = self.rotated_residual(rotation.transpose(0, 1), b_bar) + self._divergence(s_bar.transpose(0, 1), x)
-        return self._divergence(s_bar, p), p_bar
+    def covariance_bar(self, x: Tensor, p: Tensor, rotation: Tensor, b_bar: Tensor) -> Tensor:
+        """Gradient (3, 3, B, V) with respect to the covariances, given the one with respect to the residual b."""
+        return rotation_adjoint(self._covariance(x, p), rotation, self._covariance(b_bar, p) / 2)
+
+    def position_bar(self, p: Tensor, covariance_bar: Tensor) -> Tensor:
+        """Gradient with respect to x."""
+        return self._divergence(covariance_bar, p)
+
+    def rest_bar(self, x: Tensor, rotation: Tensor, covariance_bar: Tensor, b_bar: Tensor) -> Tensor:
+        """Gradient with respect to p, x being another variable."""
+        by_covariance = self._divergence(covariance_bar.transpose(0, 1), x)
+        return self.rotated_residual(rotation.transpose(0, 1), b_bar) + by_covariance
 
     def laplacian(self, y: Tensor) -> Tensor:
         """sum_j w_ij (y_i - y_j), (3, B, V)."""

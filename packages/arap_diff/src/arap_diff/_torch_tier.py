@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from arap_diff._factor import Factor
+from arap_diff._system import System
 from arap_diff._torch_kernels import TorchKernels
-from arap_diff._unrolled import System
-from arap_diff.mesh import Edges, edge_laplacian
 
 LARGEST_DENSE = 8000  # unknowns; a factor of half a GiB
 MOST_CHOLESPY_COLUMNS = 128  # of one solve on a GPU, a limit of cholespy
@@ -84,14 +83,11 @@ class TorchTier:
     With y the rest pose whose handles are placed, one solve is x = y + A_ff^-1 (K (b(R) - L (y - p)))_f.
     """
 
-    def __init__(
-        self, system: System, edges: Edges, n_vertices: int, *, bilaplacian: bool, device: torch.device
-    ) -> None:
-        matrix = system.smoothing @ edge_laplacian(edges, n_vertices)
-        self._solve = choose_solver(matrix.tocsr()[:, system.free].tocsc(), device, system.factor)
-        self._kernels = TorchKernels(edges, n_vertices, device)
+    def __init__(self, system: System, factor: Factor, device: torch.device) -> None:
+        self._solve = choose_solver(system.block(), device, factor)
+        self._kernels = TorchKernels(system.edges, system.n_vertices, device)
         self._free, self._handles = (torch.from_numpy(ids.copy()).to(device) for ids in (system.free, system.handles))
-        self._bilaplacian = bilaplacian
+        self._bilaplacian = system.bilaplacian
 
     def unrolled(self, p: Tensor, h: Tensor, n_solves: int, keep: bool) -> tuple[Tensor, ...]:
         """See `Tier`."""
@@ -106,16 +102,25 @@ class TorchTier:
             x = self._placed(p, h, self._kernels.rotated_residual(rotation, p))
         return x.permute(1, 2, 0).contiguous(), *positions, *rotations
 
-    def unrolled_adjoint(self, p: Tensor, kept: tuple[Tensor, ...], x_bar: Tensor) -> tuple[Tensor, Tensor]:
+    def unrolled_adjoint(
+        self, p: Tensor, kept: tuple[Tensor, ...], x_bar: Tensor, rest_wanted: bool
+    ) -> tuple[Tensor | None, Tensor]:
         """See `Tier`."""
         fits = len(kept) // 2
         p, x_bar = _components_first(p), _components_first(x_bar)
         b_bar, p_bar, h_bar = self._released(x_bar)
-        for x, rotation in zip(reversed(kept[:fits]), reversed(kept[fits:]), strict=True):
-            x_bar, p_step = self._kernels.pull_back(_components_first(x), p, rotation.permute(2, 3, 0, 1), b_bar)
-            b_bar, p_more, h_more = self._released(x_bar)
-            p_bar, h_bar = p_bar + p_step + p_more, h_bar + h_more
-        return p_bar.permute(1, 2, 0), h_bar.permute(1, 2, 0)
+        for position, rotation in zip(reversed(kept[:fits]), reversed(kept[fits:]), strict=True):
+            x, r = _components_first(position), rotation.permute(2, 3, 0, 1)
+            covariance_bar = self._kernels.covariance_bar(x, p, r, b_bar)
+            if rest_wanted:
+                p_bar = p_bar + self._kernels.rest_bar(x, r, covariance_bar, b_bar)
+            b_bar, p_more, h_more = self._released(self._kernels.position_bar(p, covariance_bar))
+            p_bar, h_bar = p_bar + p_more, h_bar + h_more
+        return p_bar.permute(1, 2, 0) if rest_wanted else None, h_bar.permute(1, 2, 0)
+
+    def rotations(self, p: Tensor, x: Tensor) -> Tensor:
+        """See `Tier`; (3, 3, B, V)."""
+        return self._kernels.rotations(_components_first(x), _components_first(p))
 
     def advance(self, p: Tensor, h: Tensor, x: Tensor) -> Tensor:
         """See `Tier`."""
@@ -123,12 +128,18 @@ class TorchTier:
         residual = self._kernels.rotated_residual(self._kernels.rotations(x, p), p)
         return self._placed(p, h, residual).permute(1, 2, 0)
 
-    def advance_adjoint(self, p: Tensor, x: Tensor, y_bar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def advance_adjoint(
+        self, p: Tensor, x: Tensor, rotation: Tensor, y_bar: Tensor, rest_wanted: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """See `Tier`."""
         p, x, y_bar = (_components_first(points) for points in (p, x, y_bar))
         b_bar, p_bar, h_bar = self._released(y_bar)
-        x_bar, p_step = self._kernels.pull_back(x, p, self._kernels.rotations(x, p), b_bar)
-        return x_bar.permute(1, 2, 0), (p_bar + p_step).permute(1, 2, 0), h_bar.permute(1, 2, 0)
+        covariance_bar = self._kernels.covariance_bar(x, p, rotation, b_bar)
+        x_bar = self._kernels.position_bar(p, covariance_bar).permute(1, 2, 0)
+        if not rest_wanted:
+            return x_bar, None, h_bar.permute(1, 2, 0)
+        p_bar = p_bar + self._kernels.rest_bar(x, rotation, covariance_bar, b_bar)
+        return x_bar, p_bar.permute(1, 2, 0), h_bar.permute(1, 2, 0)
 
     def _placed(self, p: Tensor, h: Tensor, residual: Tensor) -> Tensor:
         """Positions after the solve whose rotated residual is given."""

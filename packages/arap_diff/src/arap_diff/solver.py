@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from arap_diff._autograd import Deform, DeformToConvergence, wants_gradient
-from arap_diff._backend import build_system, resolve_backend
+from arap_diff._backend import prepare, resolve_backend
+from arap_diff._factor import StoredFactor
 from arap_diff._points import broadcast_batch, check_count, check_length, check_points, check_same_device
 from arap_diff._saving import Saved, read, write
+from arap_diff._system import System
 from arap_diff._tiers import Backend, CpuTier, Tier
 from arap_diff._torch_tier import TorchTier
 from arap_diff.mesh import (
@@ -39,8 +41,8 @@ class ArapSolver:
       (Sorkine and Alexa 2007). Cheaper, better conditioned, creased at the handles.
 
     Construction eliminates the handles and factorises the rest once; with uniform weights the factor depends on the
-    topology only and serves every rest shape. Vertices in no face keep their rest position. The solver is picklable;
-    the factor is rebuilt on loading.
+    topology only and serves every rest shape. Vertices in no face keep their rest position. Copies and pickles are as
+    prepared as a file of `save`. Threads may share a solver.
 
     Args:
         faces: (F, 3) vertex ids.
@@ -52,7 +54,8 @@ class ArapSolver:
             `laplacian`. Constants: no gradient reaches them.
         backend: where tensors are computed with; results agree to rounding. "numba" (extra `fast`) and "numpy": on the
             CPU, tensors of other devices travel there and back. "torch": by torch operations on the device they are
-            on. "auto": the faster of the first two for CPU tensors, "torch" for others.
+            on. "auto": for CPU tensors numba, or numpy where numba is missing or NUMBA_DISABLE_JIT is set; "torch"
+            for others.
 
     Raises:
         ValueError: a bad shape, index or name, a handle given twice, or vertices joined to no handle.
@@ -83,33 +86,31 @@ class ArapSolver:
         check_every_component_is_held(self._edges, handle_ids, self.n_vertices)
         self._prepare()
 
-    def _prepare(self) -> None:
+    def _prepare(self, stored: StoredFactor | None = None) -> None:
         self.handles.flags.writeable = False
-        self._system = build_system(
-            self._edges,
-            self.handles,
-            self.n_vertices,
-            bilaplacian=self.energy_name == "bilaplacian",
-            backend=resolve_backend("auto" if self.backend == "torch" else self.backend),
-        )
+        self._system = System(self._edges, self.handles, self.n_vertices, self.energy_name == "bilaplacian")
+        backend = resolve_backend("auto" if self.backend == "torch" else self.backend)
+        self._alternation = prepare(self._system, backend, stored)
         self._torch_tiers: dict[torch.device, TorchTier] = {}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the solver to a file: mesh edges, weights, handles and energy, as plain arrays (npz, no pickle).
+        """Write the prepared solver to a file: mesh edges, weights, handles, energy and factor (npz, no pickle).
 
-        The file appears whole or not at all. The factor is left out: it is many times larger and bound to the tier, and
-        `load` gets the same one to the last bit. OSError if the file cannot be written.
+        The file appears whole or not at all. With numba it holds the factor, so that `load` need not compute it; the
+        factor of the NumPy tier cannot be stored. OSError if the file cannot be written.
         """
-        write(Path(path), Saved(self.n_vertices, self.energy_name, self.handles, self._edges))
+        factor = self._alternation.stored_factor
+        write(Path(path), Saved(self.n_vertices, self.energy_name, self.handles, self._edges, factor))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, backend: Backend = "auto") -> Self:
-        """The solver of a file written by `save`, factorised anew for the given backend.
+        """The solver of a file written by `save`, with numba or without, ready for the given backend.
 
-        On the same machine and backend its solves are those of the saved solver to the last bit.
+        Where file and backend are of the numba tier nothing is computed again, else it is factorised anew. On the same
+        machine, backend and number of threads its solves are those of the saved solver to the last bit.
 
         Raises:
-            ValueError: the file is damaged, or of another format or version; or a bad backend.
+            ValueError: the file is damaged (it has a checksum), or of another format or version; or a bad backend.
             OSError: it cannot be read.
         """
         _check_backend(backend)
@@ -122,16 +123,19 @@ class ArapSolver:
                 "backend": backend,
                 "handles": saved.handles,
                 "_edges": saved.edges,
+                "_factor": saved.factor,
             }
         )
         return solver
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_system", "_torch_tiers")}
+        names = "n_vertices", "energy_name", "backend", "handles", "_edges"
+        return {name: getattr(self, name) for name in names} | {"_factor": self._alternation.stored_factor}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        stored = state.pop("_factor")
         vars(self).update(state)
-        self._prepare()
+        self._prepare(stored)
 
     def solve(self, rest: Tensor, handle_positions: Tensor, n_solves: int = 3) -> Tensor:
         """Deformed vertex positions after a given number of linear solves.
@@ -201,17 +205,10 @@ class ArapSolver:
         return p, h, lambda x: x.reshape(*batch, self.n_vertices, 3).to(rest.device, dtype)
 
     def _tier(self, device: torch.device) -> Tier:
-        nothing_to_solve = self._system.free.size == 0
-        if device.type == "cpu" and self.backend != "torch" and not nothing_to_solve:
-            return CpuTier(self._system)
+        if device.type == "cpu" and self.backend != "torch":
+            return CpuTier(self._alternation)
         if device not in self._torch_tiers:
-            self._torch_tiers[device] = TorchTier(
-                self._system,
-                self._edges,
-                self.n_vertices,
-                bilaplacian=self.energy_name == "bilaplacian",
-                device=device,
-            )
+            self._torch_tiers[device] = TorchTier(self._system, self._alternation.factor, device)
         return self._torch_tiers[device]
 
     def rotations(self, x: Tensor, rest: Tensor) -> Tensor:
