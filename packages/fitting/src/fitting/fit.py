@@ -176,7 +176,7 @@ def fit_controls(
         ramp_px: half width of the targets' distance ramp, see `mask_targets`; 0 for binary targets.
         binary_after: use binary targets from this many steps on; None, or a number that is not reached, for never.
         part_weight: (5,) what each part counts in the loss, >= 0; None for 1 each.
-        flip_penalty: weight of the triangles that turn over, see `Orientation.penalty`; .001 halves their number on photos.
+        flip_penalty: weight of the triangles that turn over, see `Orientation.penalty`; try .001.
         ignore: (B, H, W) bool, pixels that neither cost anything nor count in the overlap.
         gradient, supersample: see `PartRenderer`.
         loss: image loss per photo, such as `frobenius_loss`; None for `region_loss`, computed without the image
