@@ -3,9 +3,11 @@ import pytest
 
 from dataset_builder.camera import CropCamera, apply_pose, rotation_matrix
 from dataset_builder.face_model import FaceModel
-from dataset_builder.label_transfer import LabelCleaner, label_agreement, transfer_labels
+from dataset_builder.label_cleaner import LabelCleaner
+from dataset_builder.label_transfer import label_agreement, transfer_labels
 from dataset_builder.landmark_fit import FaceEstimate
 from dataset_builder.parts import LABEL_IDS, PARTS
+from dataset_builder.subdivision import mesh_edges
 
 pytest.importorskip("open3d")
 
@@ -144,10 +146,11 @@ def test_ignored_pixels_have_no_vote(poses):
     assert label_agreement(found.labels, truth_of(model))["eyebrows"] > 0.75
 
 
-def test_restricted_parts_stay_within_their_vertices(poses):
+@pytest.mark.parametrize("borders", ["between", "edges"])
+def test_restricted_parts_stay_within_their_vertices(poses, borders):
     model = flat_face()
     allowed = np.flatnonzero(model.mean[:, 1] > 25)
-    found = transfer_labels(model, masks_of(*poses), estimate_of(*poses), restrict={"eyes": allowed})
+    found = transfer_labels(model, masks_of(*poses), estimate_of(*poses), restrict={"eyes": allowed}, borders=borders)
     eyes = np.flatnonzero(found.labels == LABEL_IDS["eyes"])
     assert len(eyes)
     assert np.isin(eyes, allowed).all()
@@ -174,7 +177,7 @@ def test_cleaner_drops_islands_fills_holes_and_keeps_pairs():
     x, y = model.mean[:, 0], model.mean[:, 1]
     noisy[(np.abs(x + 60) < 6) & (np.abs(y + 60) < 6)] = LABEL_IDS["nose"]
     noisy[(np.abs(x) < 4) & (np.abs(y - 5) < 4)] = LABEL_IDS["rest"]
-    cleaned = LabelCleaner(model.faces, model.n_vertices, passes=0)(noisy)
+    cleaned = LabelCleaner(mesh_edges(model.faces), model.n_vertices, passes=0)(noisy)
     np.testing.assert_array_equal(cleaned, truth)
 
 
@@ -184,7 +187,7 @@ def test_cleaner_outvotes_single_vertices_only():
     noisy = truth.copy()
     inner = np.flatnonzero((truth == LABEL_IDS["nose"]) & (np.abs(model.mean[:, 0]) < 5))
     noisy[inner[10]] = LABEL_IDS["eyes"]
-    assert LabelCleaner(model.faces, model.n_vertices)(noisy)[inner[10]] == LABEL_IDS["nose"]
+    assert LabelCleaner(mesh_edges(model.faces), model.n_vertices)(noisy)[inner[10]] == LABEL_IDS["nose"]
 
 
 def test_agreement_is_intersection_over_union():
@@ -193,6 +196,29 @@ def test_agreement_is_intersection_over_union():
     assert agreement == {"eyebrows": 0.5, "eyes": 0.5, "nose": 0.0, "upper_lip": 1.0, "lower_lip": 1.0}
     with pytest.raises(ValueError, match="cannot be compared"):
         label_agreement(first, second[:3])
+
+
+def test_agreement_counts_vertices_by_their_weights():
+    first, second = np.array([2, 2, 4]), np.array([2, 1, 4])
+    assert label_agreement(first, second, np.array([3.0, 1.0, 1.0]))["eyebrows"] == 0.75
+    assert label_agreement(first, second, np.array([True, False, True]))["eyebrows"] == 1.0
+    with pytest.raises(ValueError, match=r"weights of shape \(2,\) do not fit"):
+        label_agreement(first, second, np.ones(2))
+
+
+def test_borders_on_edges_put_the_corners_of_a_parts_triangles_into_it(poses):
+    model = flat_face()
+    found = transfer_labels(model, masks_of(*poses), estimate_of(*poses), borders="edges")
+    centroid = model.mean[model.faces].mean(1)
+    inner = part_at(centroid[:, 0], centroid[:, 1])
+    for part in ("eyebrows", "nose"):
+        true = np.unique(model.faces[inner == LABEL_IDS[part]])
+        own = np.flatnonzero(found.labels == LABEL_IDS[part])
+        assert len(np.intersect1d(true, own)) > 0.93 * len(np.union1d(true, own))  # smoothing rounds the corners
+        assert found.area[part] == pytest.approx(found.target_area[part], rel=0.03)
+    assert found.counts["nose"] > transfer_labels(model, masks_of(*poses), estimate_of(*poses)).counts["nose"]
+    assert found.ballots.shape == (model.n_vertices, 7)
+    assert found.confidence[found.labels == LABEL_IDS["nose"]].mean() > 0.9
 
 
 def test_bad_input_is_named(poses):
@@ -209,5 +235,9 @@ def test_bad_input_is_named(poses):
         transfer_labels(model, masks, estimate, restrict={"ears": np.arange(3)})
     with pytest.raises(ValueError, match=r"restrict\['eyes'\] holds vertex 999"):
         transfer_labels(model, masks, estimate, restrict={"eyes": np.array([999])})
+    with pytest.raises(ValueError, match="borders is 'outline'"):
+        transfer_labels(model, masks, estimate, borders="outline")
+    with pytest.raises(ValueError, match="no vertex is seen in enough photos"):
+        transfer_labels(model, masks, estimate, ignore=np.ones(masks.shape, bool))
     with pytest.raises(ValueError, match="no mask holds eyebrows"):
         transfer_labels(model, np.where(masks == 2, 1, masks).astype(np.uint8), estimate)

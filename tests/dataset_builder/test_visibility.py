@@ -6,7 +6,7 @@ import pytest
 from dataset_builder.camera import CropCamera
 from dataset_builder.normals import vertex_normals
 from dataset_builder.subdivision import midpoint_subdivision
-from dataset_builder.visibility import visible_vertices
+from dataset_builder.visibility import visible_triangles, visible_vertices
 
 OCTAHEDRON = np.array(
     [[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]], np.int64
@@ -56,6 +56,18 @@ def test_a_square_hides_what_lies_in_its_shadow():
     assert not seen[: len(back)][reach < shadow - 0.1].any()
     assert seen[: len(back)][reach > shadow + 0.1].all()
     assert seen[len(back) :].all()
+
+
+def test_triangles_are_seen_where_their_centroids_are_open():
+    pytest.importorskip("open3d")
+    back, back_faces = square(60, 0, 40)
+    front, front_faces = square(20, 50, 4)
+    seen = visible_triangles(np.concatenate([back, front]), np.concatenate([back_faces, front_faces + len(back)]))
+    reach = np.abs(back[back_faces].mean(1)[:, :2]).max(1)
+    shadow = 20 * 1000 / 950
+    np.testing.assert_array_equal(seen[: len(back_faces)], reach > shadow)
+    assert seen[len(back_faces) :].all()
+    assert not visible_triangles(back, back_faces[:, ::-1]).any()
 
 
 def test_a_surface_turned_away_is_not_seen():

@@ -27,7 +27,9 @@ from dataset_builder.encoding_cache import Encodings, encode_missing, encoding_k
 from dataset_builder.face_coefficients import FaceCoefficients
 from dataset_builder.face_model import FaceModel
 from dataset_builder.face_model_file import save_face_model
+from dataset_builder.face_renderer import FaceRenderer
 from dataset_builder.ict import eye_cap_vertices
+from dataset_builder.label_report import RegionReport, label_report, vertex_areas
 from dataset_builder.label_transfer import PartLabels, label_agreement, transfer_labels
 from dataset_builder.landmark_fit import FaceEstimate, LandmarkEstimator
 from dataset_builder.landmark_networks import LandmarkDetector
@@ -40,6 +42,7 @@ from dataset_builder.masks import (
     labels_from_index_mask,
     read_mask,
 )
+from dataset_builder.mean_texture import mean_texture
 from dataset_builder.models import load_face_model
 from dataset_builder.normals import vertex_normals
 from dataset_builder.parser_labels import PARSER_CLASSES, ParsedFaces, labels_of_classes, parsing_iou
@@ -55,6 +58,7 @@ from dataset_builder.procedural import (
     render_photo,
     sample_appearance,
 )
+from dataset_builder.rendered_votes import sweep_faces, vote_by_rendering
 from dataset_builder.small_encoder import SmallEncoder, SmallEncoderSettings, train_small_encoder
 from dataset_builder.small_parser import SmallParser
 from dataset_builder.spherical_harmonics import sh_shading
@@ -85,6 +89,7 @@ __all__ = [
     "FaceModel",
     "FaceModelDescription",
     "FaceParser",
+    "FaceRenderer",
     "LandmarkDetector",
     "LandmarkEstimator",
     "MobileFaceNetEncoder",
@@ -94,6 +99,7 @@ __all__ = [
     "Photo",
     "PhotoFile",
     "Preprocessing",
+    "RegionReport",
     "Rejected",
     "SmallEncoder",
     "SmallEncoderSettings",
@@ -120,6 +126,7 @@ __all__ = [
     "five_points",
     "image_sha256",
     "label_agreement",
+    "label_report",
     "labels_from_class_folder",
     "labels_from_index_mask",
     "labels_of_classes",
@@ -129,6 +136,7 @@ __all__ = [
     "load_face_model",
     "load_parser",
     "make_photos",
+    "mean_texture",
     "parsing_iou",
     "read_mask",
     "read_photo",
@@ -138,9 +146,12 @@ __all__ = [
     "sample_appearance",
     "save_face_model",
     "sh_shading",
+    "sweep_faces",
     "train_parser",
     "train_small_encoder",
     "transfer_labels",
+    "vertex_areas",
     "vertex_normals",
+    "vote_by_rendering",
     "weights_file",
 ]

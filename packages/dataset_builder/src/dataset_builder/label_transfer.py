@@ -1,29 +1,30 @@
-"""Part labels of a face mesh from the parsing masks of fitted photos: every photo votes on the vertices it shows.
+"""Part labels of a face mesh from parsing masks of faces whose shape and pose are known.
 
-After Koizumi and Smith 2020, who let a 2D parser's labels vote on the vertices of a model; here the photos are real
-and a per-part calibration makes the voted parts as large as the masks' parts, which plain majorities shrink.
+After Koizumi and Smith 2020, who let a 2D parser's labels vote on the vertices of a model; a per-part calibration makes
+the voted parts as large as the masks' parts, which plain majorities shrink. The masks are those of fitted photographs
+here; ``rendered_votes`` makes some of rendered faces.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components, dijkstra
-from scipy.spatial import cKDTree
 
 from .camera import CropCamera
 from .face_model import FaceModel, Float32, Int64
+from .label_cleaner import LabelCleaner
 from .landmark_fit import FaceEstimate
 from .parts import LABEL_IDS, PARTS
-from .subdivision import mesh_edges
-from .visibility import visible_vertices
+from .voters import TriangleVoters, VertexVoters, Voters, nearest_seen
 
-COMPONENTS = {"eyebrows": 2, "eyes": 2, "nose": 1, "upper_lip": 1, "lower_lip": 1}
+Borders = Literal["between", "edges"]
+
 _REST = LABEL_IDS["rest"]
-_FEWEST_VOTES = 0.05  # of the photos; vertices seen in fewer follow their nearest neighbour
+_FEWEST_VOTES = 0.05  # of the photos; voters seen in fewer follow their nearest neighbour
 _PART_IDS = np.array([LABEL_IDS[part] for part in PARTS])
+_VOTERS: dict[str, type[VertexVoters] | type[TriangleVoters]] = {"between": VertexVoters, "edges": TriangleVoters}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,7 @@ def transfer_labels(
     ignore: NDArray[np.bool_] | None = None,
     restrict: Mapping[str, Int64] | None = None,
     calibrate: bool = True,
+    borders: Borders = "between",
 ) -> PartLabels:
     """Part labels of the model's vertices from the masks of N fitted photos.
 
@@ -71,6 +73,10 @@ def transfer_labels(
     ragged borders are smoothed by two majority passes over the one-ring, only the largest pieces of each part stay
     (two for eyebrows and eyes), and holes are filled.
 
+    On a mesh with edges along the outlines of its parts, as the built-in face, a vertex on an outline gets half of the
+    votes, so that chance decides. There ``borders="edges"`` lets the triangles vote in the place of the vertices; all
+    the corners of a part's triangles are then the part's.
+
     Args:
         model: the face; its ``mirror`` is used where known, else the nearest vertex to the mirror image.
         masks: (N, S, S) uint8 label ids 0..6 in the crop's frame.
@@ -78,32 +84,36 @@ def transfer_labels(
         ignore: (N, S, S) bool, pixels without a vote (hair, hands, glasses), or None.
         restrict: part name -> the only vertex ids that may get this part, as the eye caps of the ICT face.
         calibrate: False leaves the plain majority.
+        borders: "between" the vertices, or on "edges" of the mesh.
 
     Raises:
-        ValueError: if shapes, the number of photos, a label id, or a name or id in ``restrict`` is wrong, or if no
-            mask holds one of the parts.
+        ValueError: if shapes, the number of photos, a label id, ``borders``, or a name or id in ``restrict`` is wrong,
+            or if no mask holds one of the parts.
         ImportError: if open3d is not installed (extra ``photos``).
     """
     _check_inputs(model, masks, estimate, ignore)
-    allowed = _allowed(model, restrict or {})
-    mirror = model.mirror if model.mirror is not None else _nearest_mirror(model)
-    ballots, seen_area = _collect(model, masks, estimate, ignore)
-    ballots = (ballots + ballots[mirror]) / 2
-    seen_area = (seen_area + seen_area[mirror]) / 2
+    if borders not in _VOTERS:
+        raise ValueError(f"borders is {borders!r}; it must be 'between' or 'edges'")
+    voters = _VOTERS[borders](model)
+    allowed = voters.allowed(_allowed(model, restrict or {}))
+    ballots, seen_area = _collect(model, voters, masks, estimate, ignore)
 
     pixel = (224 / masks.shape[1]) ** 2
     target = np.array([(masks == i).sum() for i in _PART_IDS]) * pixel / len(masks)
     if not target.all():
         raise ValueError(f"no mask holds {', '.join(p for p, t in zip(PARTS, target, strict=True) if not t)}")
-    cleaner = LabelCleaner(model.faces, model.n_vertices)
-    voter = _nearest_voter(model, ballots.sum(1) >= _FEWEST_VOTES * len(masks))
-    shares = _shares(ballots)[voter] * allowed
+    seen = ballots.sum(1) >= _FEWEST_VOTES * len(masks)
+    if not seen.any():
+        raise ValueError("no vertex is seen in enough photos to get a label; check the estimated poses")
+    cleaner = LabelCleaner(voters.edges, len(voters.place))
+    shares = _shares(ballots)[nearest_seen(voters.place, voters.edges, seen)] * allowed
     factors = np.ones(len(PARTS))
     if calibrate:
         factors = _calibrated(shares, seen_area, target, allowed, cleaner)
-    labels = _label(shares, factors, allowed, cleaner)
+    voted = _label(shares, factors, allowed, cleaner)
 
-    area = [float(seen_area[labels == i].sum()) for i in _PART_IDS]
+    area = [float(seen_area[voted == i].sum()) for i in _PART_IDS]
+    labels, ballots = voters.to_vertices(voted, ballots)
     return PartLabels(
         labels=labels,
         confidence=_confidence(ballots, labels),
@@ -114,98 +124,45 @@ def transfer_labels(
     )
 
 
-def label_agreement(first: Int64, second: Int64) -> dict[str, float]:
+def label_agreement(
+    first: Int64, second: Int64, weights: NDArray[np.floating] | NDArray[np.bool_] | None = None
+) -> dict[str, float]:
     """Per part, intersection over union of the vertices two labellings (V,) give it; 1 where neither has any.
 
+    ``weights`` (V,) say how much each vertex counts: 1 by default, or its area, or whether it is seen at all.
+
     Raises:
-        ValueError: if the two are not of one length.
+        ValueError: if the two, or the weights, are not of one length.
     """
     if first.shape != second.shape:
         raise ValueError(f"labels of {first.shape} and {second.shape} vertices cannot be compared")
+    weight = np.ones(first.shape) if weights is None else np.asarray(weights, np.float64)
+    if weight.shape != first.shape:
+        raise ValueError(f"weights of shape {weight.shape} do not fit labels of {first.shape}")
     scores = {}
     for part in PARTS:
         a, b = first == LABEL_IDS[part], second == LABEL_IDS[part]
-        union = (a | b).sum()
-        scores[part] = float((a & b).sum() / union) if union else 1.0
+        union = weight[a | b].sum()
+        scores[part] = float(weight[a & b].sum() / union) if union else 1.0
     return scores
 
 
-class LabelCleaner:
-    """Smooths and tidies vertex labels (V,) on one mesh: see :func:`transfer_labels` for the rules.
-
-    Args:
-        faces: (F, 3) int64.
-        n_vertices: V.
-        passes: one-ring majority passes.
-    """
-
-    def __init__(self, faces: Int64, n_vertices: int, passes: int = 2) -> None:
-        self._edges = mesh_edges(faces)
-        rows, columns = np.concatenate([self._edges, self._edges[:, ::-1]]).T
-        weights = np.ones(len(rows), np.float32)
-        self._ring = sparse.csr_matrix((weights, (rows, columns)), (n_vertices, n_vertices))
-        self._passes = passes
-
-    def __call__(self, labels: Int64) -> Int64:
-        """The cleaned labels, a new array."""
-        for _ in range(self._passes):
-            labels = self._majority(labels)
-        return self._fill_holes(self._keep_largest(labels))
-
-    def _majority(self, labels: Int64) -> Int64:
-        one_hot = np.eye(7, dtype=np.float32)[labels]
-        own = 1.5  # a vertex changes only where its ring outvotes it by two
-        return np.asarray(self._ring @ one_hot + own * one_hot).argmax(1)
-
-    def _pieces(self, labels: Int64) -> tuple[Int64, Int64, Int64]:
-        """Piece of each vertex (V,), and label and size of each piece: connected vertices of one label."""
-        within = self._edges[labels[self._edges[:, 0]] == labels[self._edges[:, 1]]]
-        n = len(labels)
-        graph = sparse.csr_matrix((np.ones(len(within), np.int8), (within[:, 0], within[:, 1])), (n, n))
-        count, piece = connected_components(graph, directed=False)
-        label = np.zeros(count, np.int64)
-        label[piece] = labels
-        return piece.astype(np.int64), label, np.bincount(piece)
-
-    def _keep_largest(self, labels: Int64) -> Int64:
-        piece, label, size = self._pieces(labels)
-        for part in PARTS:
-            own = np.flatnonzero(label == LABEL_IDS[part])
-            largest_first = own[np.argsort(-size[own], kind="stable")]
-            label[largest_first[COMPONENTS[part] :]] = _REST
-        return label[piece]
-
-    def _fill_holes(self, labels: Int64) -> Int64:
-        """Give a part the pieces of rest that touch no other part, the main piece excepted."""
-        piece, label, size = self._pieces(labels)
-        across = piece[self._edges]
-        across = across[across[:, 0] != across[:, 1]]
-        across = np.concatenate([across, across[:, ::-1]])
-        lowest, highest = np.full(len(label), 9, np.int64), np.zeros(len(label), np.int64)
-        np.minimum.at(lowest, across[:, 0], label[across[:, 1]])
-        np.maximum.at(highest, across[:, 0], label[across[:, 1]])
-        hole = (label == _REST) & (lowest == highest)
-        rest = np.flatnonzero(label == _REST)
-        if len(rest):
-            hole[rest[np.argmax(size[rest])]] = False
-        label[hole] = lowest[hole]
-        return label[piece]
-
-
 def _collect(
-    model: FaceModel, masks: NDArray[np.uint8], estimate: FaceEstimate, ignore: NDArray[np.bool_] | None
+    model: FaceModel,
+    voters: Voters,
+    masks: NDArray[np.uint8],
+    estimate: FaceEstimate,
+    ignore: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ballots (V, 7) and the mean area (V,), 224-pixels, that each vertex has of the seen surface."""
+    """Ballots (N, 7) and the mean area (N,), 224-pixels, that each voter has of the seen surface."""
     size = masks.shape[1]
     camera = CropCamera.of_size(size)
-    ballots, seen_area = np.zeros((model.n_vertices, 7)), np.zeros(model.n_vertices)
+    ballots, seen_area = np.zeros((len(voters.place), 7)), np.zeros(len(voters.place))
     for row, mask in enumerate(masks):
-        vertices = estimate.posed(model, row)
-        visible = visible_vertices(vertices, model.faces, camera)
-        pixels = camera.project(vertices)
-        seen_area += _vertex_areas(pixels, visible, model.faces) * (224 / size) ** 2 / len(masks)
+        pixels, visible, area = voters.seen(estimate.posed(model, row), camera)
+        seen_area += area * (224 / size) ** 2 / len(masks)
         _cast_votes(ballots, pixels, visible, mask, None if ignore is None else ignore[row])
-    return ballots, seen_area
+    return (ballots + ballots[voters.mirror]) / 2, (seen_area + seen_area[voters.mirror]) / 2
 
 
 def _cast_votes(
@@ -217,9 +174,9 @@ def _cast_votes(
 ) -> None:
     size = len(mask)
     inside = visible & (pixels >= 0.5).all(1) & (pixels < size - 0.5).all(1)
-    voters = np.flatnonzero(inside)
-    corner = np.floor(pixels[voters] - 0.5).astype(np.int64)
-    part_way = pixels[voters] - 0.5 - corner
+    voting = np.flatnonzero(inside)
+    corner = np.floor(pixels[voting] - 0.5).astype(np.int64)
+    part_way = pixels[voting] - 0.5 - corner
     for across in (0, 1):
         for down in (0, 1):
             column, row = corner[:, 0] + across, corner[:, 1] + down
@@ -228,16 +185,7 @@ def _cast_votes(
             share = column_share * row_share
             if ignore is not None:
                 share = share * ~ignore[row, column]
-            np.add.at(ballots, (voters, mask[row, column]), share)
-
-
-def _vertex_areas(pixels: NDArray[np.floating], visible: NDArray[np.bool_], faces: Int64) -> NDArray[np.float64]:
-    """A third of the projected area of each facing triangle, as far as its corners are visible, to each corner (V,)."""
-    a, b, c = (pixels[faces[:, i]].astype(np.float64) for i in range(3))
-    side, other = b - a, c - a
-    area = np.maximum(-(side[:, 0] * other[:, 1] - side[:, 1] * other[:, 0]) / 2, 0)
-    shown = area * visible[faces].mean(1)
-    return np.bincount(faces.ravel(), np.repeat(shown / 3, 3), len(pixels)).astype(np.float64)
+            np.add.at(ballots, (voting, mask[row, column]), share)
 
 
 def _shares(ballots: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -281,23 +229,6 @@ def _calibrated(
 def _confidence(ballots: NDArray[np.float64], labels: Int64) -> Float32:
     share = _shares(ballots)[np.arange(len(labels)), labels - 1]
     return share.astype(np.float32)
-
-
-def _nearest_voter(model: FaceModel, seen: NDArray[np.bool_]) -> Int64:
-    """For each vertex (V,) the seen vertex nearest along the edges of the mean shape; itself if seen or cut off."""
-    if not seen.any():
-        raise ValueError("no vertex is seen in enough photos to get a label; check the estimated poses")
-    edges = mesh_edges(model.faces)
-    length = np.linalg.norm(model.mean[edges[:, 0]] - model.mean[edges[:, 1]], axis=-1)
-    graph = sparse.csr_matrix((length, (edges[:, 0], edges[:, 1])), (model.n_vertices, model.n_vertices))
-    _, _, source = dijkstra(
-        graph, directed=False, indices=np.flatnonzero(seen), return_predecessors=True, min_only=True
-    )
-    return np.where(source >= 0, source, np.arange(model.n_vertices)).astype(np.int64)
-
-
-def _nearest_mirror(model: FaceModel) -> Int64:
-    return cKDTree(model.mean).query(model.mean * [-1, 1, 1])[1].astype(np.int64)
 
 
 def _allowed(model: FaceModel, restrict: Mapping[str, Int64]) -> NDArray[np.bool_]:

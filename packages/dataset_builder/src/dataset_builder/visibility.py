@@ -1,4 +1,4 @@
-"""Which vertices of a posed face the camera sees."""
+"""Which vertices and triangles of a posed face the camera sees."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,26 @@ def visible_vertices(
     visible = ((eye - vertices) * normals).sum(-1) > 0
     facing = np.flatnonzero(visible)
     visible[facing] = ~_occluded(vertices, faces, vertices[facing], eye)
+    return visible
+
+
+def visible_triangles(
+    vertices: NDArray[np.floating], faces: Int64, camera: CropCamera | None = None
+) -> NDArray[np.bool_]:
+    """Mask (F,) of the triangles that face the camera and whose centroid has nothing of the mesh before it.
+
+    The same test as :func:`visible_vertices`, with the triangle's own normal.
+
+    Raises:
+        ImportError: if open3d is not installed (extra ``photos``).
+    """
+    camera = camera or CropCamera()
+    eye = np.array([0, 0, camera.distance])
+    a, b, c = (vertices[faces[:, corner]].astype(np.float64) for corner in range(3))
+    centroids = (a + b + c) / 3
+    visible = ((eye - centroids) * np.cross(b - a, c - a)).sum(-1) > 0
+    facing = np.flatnonzero(visible)
+    visible[facing] = ~_occluded(vertices, faces, centroids[facing], eye)
     return visible
 
 
