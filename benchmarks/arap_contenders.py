@@ -52,6 +52,16 @@ class Ours:
         return torch.autograd.grad(deformed, (self.rest, self.targets), torch.ones_like(deformed))
 
 
+class OursWithFixedRest(Ours):
+    """The same where only the handles move, as when a rest shape is posed or a seam is blended."""
+
+    def forward(self) -> Tensor:
+        return self.solver.solve(self.rest.detach(), self.targets, n_solves=self.n_solves)
+
+    def backward(self, deformed: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(deformed, (self.targets,), torch.ones_like(deformed))
+
+
 class DenseTwin:
     """The paper's formulation as its authors run it: dense inverse of the free block, SVD, autograd through both.
 
@@ -185,6 +195,8 @@ CONTENDERS: dict[str, Callable[[Deformation], Any]] = {
     "numba bilaplacian": partial(Ours, energy="bilaplacian"),
     "numba edges": partial(Ours, energy="edges"),
     "numba edges, cotangent": partial(Ours, energy="edges", weights="cotangent"),
+    "numba bilaplacian, rest fixed": partial(OursWithFixedRest, energy="bilaplacian"),
+    "numba edges, rest fixed": partial(OursWithFixedRest, energy="edges"),
     "numba bilaplacian, batch of 8": partial(Ours, energy="bilaplacian", batch=8),
     "numba edges, batch of 8": partial(Ours, energy="edges", batch=8),
     "numpy bilaplacian": partial(Ours, energy="bilaplacian", backend="numpy"),

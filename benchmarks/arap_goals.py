@@ -65,6 +65,8 @@ GOALS = (
     Goal("forward + backward: tuned dense twin f32 / bilaplacian", with_gradient("dense twin f32, tuned", BILAPLACIAN)),
     Goal("backward / forward, bilaplacian", backward_share(BILAPLACIAN), at_most=1.1),
     Goal("backward / forward, edges", backward_share(EDGES), at_most=1.1),
+    Goal("the same where the rest is fixed, bilaplacian", backward_share(f"{BILAPLACIAN}, rest fixed"), at_most=1.1),
+    Goal("the same where the rest is fixed, edges", backward_share(f"{EDGES}, rest fixed"), at_most=1.1),
     Goal(
         "per face of 8 / alone, forward, bilaplacian",
         batch_share(BILAPLACIAN, "forward"),

@@ -110,7 +110,7 @@ COSTS = {
 
 def fold_config(folds: int, fold: int, out: Path, cell: Mapping[str, object]) -> RunConfig:
     """The ICT run of one fold with one setting of its fits."""
-    settings = {"modes.n_modes": N_MODES, "modes.global_modes": True}
+    settings = {"modes.n_modes": N_MODES, "modes.global_modes": True} if cell.get("modes") else {}
     settings |= {"dataset.n_folds": folds, "dataset.fold": fold, "run_dir": str(out / f"fold-{fold}")}
     settings |= {f"fit.{key}": value for key, value in cell.items()}
     return load_config(CONFIG, [f"{key}={value}" for key, value in settings.items()])

@@ -1,8 +1,9 @@
 """transfer_labels: part labels of the vertices by votes of the training masks."""
 
-from dataset_builder import LABEL_IDS, eye_cap_vertices, label_agreement, load_face_model, transfer_labels
+import numpy as np
 
-from ..contracts import REGIONS
+from dataset_builder import eye_cap_vertices, label_agreement, label_report, load_face_model, transfer_labels
+
 from ..metrics import MetricRows
 from ..pipeline import StageContext
 from ..run_data import load_faces, masked_training_faces
@@ -28,10 +29,10 @@ def run(context: StageContext) -> None:
     )
     metrics = MetricRows()
     truth = label_agreement(found.labels, model.labels) if model.labels is not None else {}
-    for region in REGIONS:
-        chosen = found.labels == LABEL_IDS[region]
-        metrics.add("votes", region, "vertices", chosen.sum(), len(voters))
-        metrics.add("votes", region, "confidence", found.confidence[chosen].mean(), len(voters))
+    for region, counted in label_report(model, found).items():
+        for name in ("vertices", "area_mm2", "confidence", "unsure", "unseen", "asymmetry", "pieces"):
+            if not np.isnan(value := float(getattr(counted, name))):
+                metrics.add("votes", region, name, value, len(voters))
         if region in truth:
             metrics.add("votes", region, "vertex_iou", truth[region], len(voters))
     metrics.write(context.out)
