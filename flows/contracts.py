@@ -109,15 +109,16 @@ CONTRACTS: dict[str, Contract] = {
         Contract("shapes", 1, {"face_id": string(), "vertices": mesh()}),
         Contract(
             "masks",
-            1,
+            2,
             {
                 "face_id": string(),
+                "source": string(),
                 "labels": label_image(),
                 "ignore": label_image(),
                 "area": tensor(len(PARTS), unit="px"),
             },
         ),
-        Contract("encodings", 1, {"face_id": string(), "encoder": string(), "embedding": tensor()}),
+        Contract("encodings", 2, {"face_id": string(), "encoder": string(), "key": string(), "embedding": tensor()}),
         Contract("latents", 1, {"face_id": string(), **{f"z_{region}": tensor() for region in REGIONS}}),
         Contract("offsets", 1, {"face_id": string(), "offset": tensor(len(PARTS), 2, unit="mm")}),
         Contract("measurements", 1, {"face_id": string(), **{region: tensor(unit="mm") for region in REGIONS}}),

@@ -204,6 +204,10 @@ def _rejected_table(outputs: dict[str, Path]) -> Table:
     return Table(f"{len(body)} inputs set aside", ["input", "code", "reason"], body)
 
 
+PATHS = ("images", "masks", "manifest", "parser_weights", "encoder_weights")
+"""Settings that name places of one machine."""
+
+
 def _provenance(record: RunRecord, manifests: list[Manifest]) -> Section:
     """What was run: keys, versions and the resolved configuration."""
     rows = [[m.stage, m.key, " ".join(f"{k} {v}" for k, v in m.packages.items()), m.created] for m in manifests]
@@ -212,7 +216,7 @@ def _provenance(record: RunRecord, manifests: list[Manifest]) -> Section:
         [f"{section}.{key}", str(value)]
         for section, values in record.config.items()
         for key, value in (values.items() if isinstance(values, dict) else [("", values)])
-        if key not in ("images", "masks", "manifest") and section != "run_dir"
+        if key not in PATHS and section != "run_dir"
     ]
     return Section("How it was made", tables=[stages, Table("Configuration", ["key", "value"], settings)])
 

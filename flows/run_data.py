@@ -1,6 +1,7 @@
 """The faces of a run as arrays: which rows are wanted, and their crops, masks and estimates."""
 
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,16 @@ from dataset_builder import FaceEstimate, five_points
 from .errors import UserError
 from .run_model import Pose
 from .settings import Photos
-from .tables import read_table
+from .tables import Columns, read_table, row_count
 
 
 @dataclass(frozen=True)
 class RunFaces:
-    """N faces of a run, one row each: see the ``faces`` and ``masks`` tables for units."""
+    """N faces of a run, one row each: see the ``faces`` and ``masks`` tables for units.
+
+    ``rows`` (N,): their places in the tables, ascending. ``mask_source``: "file", "synthetic", a parser's name, or ""
+    where there is no mask.
+    """
 
     folder: Path
     rows: NDArray[np.int64]
@@ -27,6 +32,7 @@ class RunFaces:
     split: NDArray[np.str_]
     clean: NDArray[np.bool_]
     has_mask: NDArray[np.bool_]
+    mask_source: NDArray[np.str_]
     identity: NDArray[np.float32]
     expression: NDArray[np.float32]
     angles: NDArray[np.float32]
@@ -60,18 +66,31 @@ class RunFaces:
 
     def crops(self) -> NDArray[np.uint8]:
         """Pictures (N, 224, 224, 3)."""
-        encoded = read_table(sorted(self.folder.glob("crops-*.parquet")), "crops", columns=["image"])["image"]
-        return np.stack([np.asarray(Image.open(io.BytesIO(encoded[row])).convert("RGB")) for row in self.rows])
+        files = self._read("crops", ["image"])
+        encoded = [table["image"][row] for table, rows in files for row in rows]
+        return np.stack([np.asarray(Image.open(io.BytesIO(image)).convert("RGB")) for image in encoded])
 
     def masks(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Part label images (N, 224, 224) and the pixels to ignore (N, 224, 224)."""
-        table = read_table(sorted(self.folder.glob("masks-*.parquet")), "masks", columns=["labels", "ignore"])
-        return table["labels"][self.rows], table["ignore"][self.rows].astype(bool)
+        files = self._read("masks", ["labels", "ignore"])
+        labels, ignore = zip(*((table["labels"][rows], table["ignore"][rows]) for table, rows in files), strict=True)
+        return np.concatenate(labels), np.concatenate(ignore).astype(bool)
+
+    def _read(self, name: str, columns: Sequence[str]) -> Iterator[tuple[Columns, NDArray[np.int64]]]:
+        """Each file of a table that holds some of these faces, and which of its rows they are."""
+        first = 0
+        for path in sorted(self.folder.glob(f"{name}-*.parquet")):
+            count = row_count(path)
+            rows = self.rows[(self.rows >= first) & (self.rows < first + count)] - first
+            first += count
+            if len(rows):
+                yield read_table(path, name, columns=columns), rows
 
 
 def load_faces(folder: Path) -> RunFaces:
     """All faces of a finished build_dataset stage."""
     table = read_table(sorted(folder.glob("faces-*.parquet")), "faces")
+    sources = read_table(sorted(folder.glob("masks-*.parquet")), "masks", columns=["source"])["source"]
     return RunFaces(
         folder=folder,
         rows=np.arange(len(table["face_id"])),
@@ -79,6 +98,7 @@ def load_faces(folder: Path) -> RunFaces:
         split=np.array(table["split"]),
         clean=table["clean"].astype(bool),
         has_mask=table["has_mask"].astype(bool),
+        mask_source=np.array(sources),
         **{key: table[key] for key in ("identity", "expression", "angles", "translation", "landmarks")},
     )
 

@@ -156,6 +156,12 @@ class Network:
         return PartFace(latents, self.offsets(latents["rest"]))
 
 
+def load_run_encoder(pretrained: Path, name: str) -> FaceEncoder:
+    """The encoder of a finished train_regressors stage: with the weights kept there, else those of the asset."""
+    kept = sorted(pretrained.glob("encoder.*"))
+    return load_encoder(name, kept[0] if kept else None)
+
+
 def load_network(inputs: Mapping[str, Path], encoder: str, *, fine_tuned: bool) -> Network:
     """The image network, before or after fine-tuning."""
     pretrained = inputs["train_regressors"]
@@ -163,8 +169,8 @@ def load_network(inputs: Mapping[str, Path], encoder: str, *, fine_tuned: bool) 
     offsets = SegmentModel.load(inputs["train_segments"] / "model").offset_regressor
     if fine_tuned:
         offsets.load_state_dict(torch.load(folder / "offsets.pt", weights_only=True))
-    weights = pretrained / "encoder.pt" if encoder == "small" else None
-    return Network(load_encoder(encoder, weights), ImageRegressors.load(folder / "regressors.safetensors"), offsets)
+    regressors = ImageRegressors.load(folder / "regressors.safetensors")
+    return Network(load_run_encoder(pretrained, encoder), regressors, offsets)
 
 
 def load_controllers(inputs: Mapping[str, Path], model: PartFaceModel) -> tuple[ControllerMap, MeasurementLandmarks]:

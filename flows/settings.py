@@ -20,7 +20,9 @@ from pydantic import (
 
 
 def _expanded(value: Any) -> Any:
-    """Environment variables in a path, ``${NAME}``; a name that is not set is an error, not an empty string."""
+    """Environment variables in a path, or several, ``${NAME}``; a name that is not set is an error, not nothing."""
+    if isinstance(value, list | tuple):
+        return tuple(_expanded(each) for each in value)
     if not isinstance(value, str):
         return value
     if missing := [name for name in re.findall(r"\$\{(\w+)\}", value) if name not in os.environ]:
@@ -40,23 +42,61 @@ class Section(BaseModel):
 
 
 class DatasetConfig(Section):
-    """Which face model and which photographs: synthetic ones, or a folder's, with masks and a manifest if there are.
+    """Which face model and which photographs: synthetic ones, or those of a folder or several, with masks if there are.
 
+    ``masks``: for several folders a list of as many, null where a folder has none. ``parser`` labels the photographs
+    that have no mask file; its weights are an asset, or the file ``parser_weights``.
     ``fold`` of ``n_folds`` validates on that part of the people and trains on the others (cross-validation), in place
     of ``validation_share``.
     """
 
     face_model: str = "synthetic"
-    images: InputPath | None = None
-    masks: InputPath | None = None
+    images: Annotated[Path | tuple[Path, ...] | None, BeforeValidator(_expanded)] = None
+    masks: Annotated[Path | tuple[Path | None, ...] | None, BeforeValidator(_expanded)] = None
     manifest: InputPath | None = None
     clean: dict[str, float] = {}
+    parser_weights: InputPath | None = None
+    parser: Literal["none", "bisenet", "parsenet", "small"] = Field(default="none", validate_default=True)
     n_photos: PositiveInt = 240
     landmark_noise_px: NonNegativeFloat = 1.0
     validation_share: float = Field(default=0.2, gt=0, lt=1)
     n_folds: int = Field(default=5, ge=2)
     fold: NonNegativeInt | None = None
     shard_size: PositiveInt = 60
+
+    @property
+    def folders(self) -> tuple[tuple[Path, Path | None], ...]:
+        """Each folder of photographs and that of its masks; none for synthetic faces."""
+        images = _several(self.images)
+        masks = _several(self.masks) or (None,) * len(images)
+        return tuple(zip(images, masks, strict=True)) if images else ()
+
+    @field_validator("images")
+    @classmethod
+    def _at_least_one(cls, images: Path | tuple[Path, ...] | None) -> Path | tuple[Path, ...] | None:
+        if images == ():
+            raise ValueError("a folder, or several")
+        return images
+
+    @field_validator("masks")
+    @classmethod
+    def _one_for_each_folder(cls, masks: Any, info: ValidationInfo) -> Any:
+        wanted, given = len(_several(info.data.get("images"))), len(_several(masks))
+        if wanted and given and wanted != given:
+            raise ValueError(f"a list of {wanted}, one folder of masks, or null, for each folder of dataset.images")
+        return masks
+
+    @field_validator("parser")
+    @classmethod
+    def _with_its_weights(cls, parser: str, info: ValidationInfo) -> str:
+        weights = info.data.get("parser_weights")
+        if parser != "none" and info.data.get("images") is None:
+            raise ValueError("none for synthetic faces, whose masks are exact: give dataset.images")
+        if parser == "none" and weights is not None:
+            raise ValueError("the parser whose weights dataset.parser_weights are")
+        if parser == "small" and weights is None:
+            raise ValueError("dataset.parser_weights with it, the file of a parser that was trained")
+        return parser
 
     @field_validator("fold")
     @classmethod
@@ -66,6 +106,13 @@ class DatasetConfig(Section):
         if fold is not None and info.data.get("images") is None:
             raise ValueError("no fold for synthetic faces: give dataset.images")
         return fold
+
+
+def _several(paths: Any) -> tuple[Any, ...]:
+    """None, one or several as a tuple."""
+    if paths is None:
+        return ()
+    return paths if isinstance(paths, tuple) else (paths,)
 
 
 class LabelsConfig(Section):
@@ -91,9 +138,14 @@ class SegmentsConfig(Section):
 
 
 class RegressorsConfig(Section):
-    """The encoder of photographs and the image regressors F_i."""
+    """The encoder of photographs and the image regressors F_i.
 
-    encoder: Literal["small", "mobilefacenet"] = "small"
+    ``encoder``: "small" is trained here on the landmarks; the others' weights are assets, or the file
+    ``encoder_weights``.
+    """
+
+    encoder_weights: InputPath | None = None
+    encoder: Literal["small", "mobilefacenet", "facenet", "arcface"] = Field(default="small", validate_default=True)
     encoder_epochs: PositiveInt = 30
     epochs: PositiveInt = 100
     batch: PositiveInt = 64
@@ -101,6 +153,13 @@ class RegressorsConfig(Section):
     lambda_kl: NonNegativeFloat = 0.01
     weight_decay: NonNegativeFloat = 0.05
     dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    @field_validator("encoder")
+    @classmethod
+    def _whose_weights(cls, encoder: str, info: ValidationInfo) -> str:
+        if encoder == "small" and info.data.get("encoder_weights") is not None:
+            raise ValueError("the encoder whose weights regressors.encoder_weights are; the small one is trained here")
+        return encoder
 
 
 class ControllersConfig(Section):

@@ -1,25 +1,71 @@
-"""What a run reads from outside: the list of photographs and masks, their digest, and who is in which split."""
+"""What a run reads from outside: the list of photographs and masks, their digest, and who is in which split.
+
+Nothing here imports a package of the method before photographs are listed: a cached run asks for digests only.
+"""
 
 import csv
 import hashlib
+import os
+import stat
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from dataset_builder import PhotoFile, Rejected
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".gif")
 
 
 @dataclass(frozen=True)
 class PhotoEntry:
-    """One photograph of a source: its file, a name no other has, the person's group, whether it is clean, its split."""
+    """One photograph of a source: its file, a name no other has, the person's group, whether it is clean, its split.
+
+    ``masks``: the folder where its mask may be, or the mask itself.
+    """
 
     path: Path
     name: str
     group: str
     clean: bool
     split: str
+    masks: Path | None = None
+
+
+def source_files(images: Path) -> list[Path]:
+    """Everything in a folder of photographs, by name, or the one file: what a stage key is of.
+
+    Raises UserError where there is nothing that could be a photograph.
+    """
+    if not os.path.exists(images):
+        raise UserError(f"no photographs: {images} does not exist")
+    if not os.path.isdir(images):
+        return [images]
+    try:
+        found = sorted(images.iterdir(), key=os.fsencode)
+    except OSError as error:
+        raise UserError(f"no photographs: {images} cannot be read: {error.strerror or error}") from error
+    if not any(path.suffix.lower() in PHOTO_SUFFIXES for path in found):
+        raise UserError(f"no photographs: {images} holds no file ending in {', '.join(PHOTO_SUFFIXES)}")
+    return found
+
+
+def list_inputs(images: Path, masks: Path | None = None) -> "list[PhotoFile | Rejected]":
+    """Every entry of a folder in natural order, masks left out: a photo to be read, or why it is none.
+
+    Raises UserError where there is nothing that could be a photograph, or no such masks.
+    """
+    from dataset_builder import list_photos as entries_of
+
+    source_files(images)
+    try:
+        return entries_of(images, masks)
+    except ValueError as error:
+        raise UserError(f"no photographs: {error}") from error
 
 
 def list_photos(images: Path) -> list[Path]:
@@ -27,37 +73,47 @@ def list_photos(images: Path) -> list[Path]:
 
     A PNG beside a photo of the same stem is its mask, never a photo. Raises UserError when nothing is there.
     """
-    if not images.exists():
-        raise UserError(f"no photographs: {images} does not exist")
-    if images.is_file():
-        return [images]
-    found = [path for path in images.iterdir() if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES]
-    photos = {path.stem for path in found if path.suffix.lower() != ".png"}
-    found = [path for path in found if path.suffix.lower() != ".png" or path.stem not in photos]
-    if not found:
-        raise UserError(f"no photographs: {images} holds no file ending in {', '.join(PHOTO_SUFFIXES)}")
-    return sorted(found, key=lambda path: (len(path.stem) if path.stem.isdigit() else 99, path.name))
+    from dataset_builder import PhotoFile
+
+    return [item.path for item in list_inputs(images) if isinstance(item, PhotoFile)]
 
 
-def distinct_names(photos: list[Path]) -> list[str]:
+def readable(name: str) -> str:
+    """A file name as text that every encoding of Unicode can hold: bytes that are no UTF-8 become ``\\xff``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def distinct_names(photos: Sequence[Path]) -> list[str]:
     """A name for every photo: its stem, where photos share one its file name, and else with its folder before it.
 
     Raises UserError where the same photo is listed twice.
     """
-    names = [path.stem for path in photos]
-    for longer in (lambda path: path.name, lambda path: f"{path.resolve().parent.name}-{path.name}"):
-        shared = {name for name, count in Counter(names).items() if count > 1}
-        names = [longer(path) if name in shared else name for path, name in zip(photos, names, strict=True)]
-    if twice := [path for path, name in zip(photos, names, strict=True) if names.count(name) > 1]:
+    names = [readable(path.stem) for path in photos]
+    for longer in (lambda path: path.name, lambda path: f"{Path(os.path.abspath(path)).parent.name}-{path.name}"):
+        counts = Counter(names)
+        names = [readable(longer(path)) if counts[name] > 1 else name for path, name in zip(photos, names, strict=True)]
+    counts = Counter(names)
+    if twice := [path for path, name in zip(photos, names, strict=True) if counts[name] > 1]:
         raise UserError(f"two photographs would be named alike: {twice[0]} and {twice[1]}; leave one out or rename it")
     return names
 
 
-def digest_files(paths: list[Path]) -> str:
+def content_digest(path: Path) -> bytes | None:
+    """SHA-256 of a regular file; None of what is no file or cannot be read. Pipes and devices are not opened."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError:
+        return None
+
+
+def digest_files(paths: Sequence[Path]) -> str:
     """One SHA-256 (hex) over the names and contents of ``paths``: the stage key of whatever reads them."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(os.fsencode(path.name) + (content_digest(path) or b"nothing to read"))
     return digest.hexdigest()
 
 
@@ -78,31 +134,50 @@ class Split:
 
 
 def split_photos(
-    photos: list[Path], *, manifest: Path | None, clean: dict[str, float], split: Split
+    photos: Sequence[Path],
+    masks: Sequence[Path | None] | None = None,
+    *,
+    manifest: Path | None,
+    clean: dict[str, float],
+    split: Split,
 ) -> list[PhotoEntry]:
     """Assign every photo to ``train`` or ``validation`` by its person's group, so that nobody is in both.
 
-    ``manifest``: a CSV with a ``file`` column (matched by file name) and ``person_group``; without one every photo is
-    its own group and clean. ``clean``: manifest columns and the value each must have for a photo to count as clean.
+    ``masks``: where each photo's mask may be.
+    ``manifest``: a CSV with a ``file`` column (matched by its path below the manifest's folder, else by file name) and
+    ``person_group``; without one every photo is its own group and clean. ``clean``: manifest columns and the value each
+    must have for a photo to count as clean.
     """
-    rows = _manifest_rows(manifest) if manifest else {}
+    rows = _ManifestRows(manifest) if manifest else None
     entries = []
-    for path, name in zip(photos, distinct_names(photos), strict=True):
-        row = rows.get(path.name, {})
-        group = row.get("person_group") or path.stem
+    places = masks or [None] * len(photos)
+    for path, name, place in zip(photos, distinct_names(photos), places, strict=True):
+        row = rows.of(path) if rows else {}
+        group = readable(row.get("person_group") or path.stem)
         is_clean = not rows or (bool(row) and all(_equals(row, key, value) for key, value in clean.items()))
-        entries.append(PhotoEntry(path, name, group, is_clean, split.of(group)))
+        entries.append(PhotoEntry(path, name, group, is_clean, split.of(group), place))
     return entries
 
 
-def _manifest_rows(manifest: Path) -> dict[str, dict[str, str]]:
-    if not manifest.is_file():
-        raise UserError(f"manifest {manifest} does not exist; correct dataset.manifest or leave it out")
-    with manifest.open(newline="") as lines:
-        reader = csv.DictReader(lines)
-        if "file" not in (reader.fieldnames or ()):
-            raise UserError(f"manifest {manifest} has no column 'file'; it has {', '.join(reader.fieldnames or ())}")
-        return {Path(row["file"]).name: row for row in reader}
+class _ManifestRows:
+    """The rows of a manifest, found by a photo's path."""
+
+    def __init__(self, manifest: Path) -> None:
+        if not manifest.is_file():
+            raise UserError(f"manifest {manifest} does not exist; correct dataset.manifest or leave it out")
+        self._folder = os.path.abspath(manifest.parent)
+        with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+            reader = csv.DictReader(lines)
+            columns = reader.fieldnames or ()
+            if "file" not in columns:
+                raise UserError(f"manifest {manifest} has no column 'file'; it has {', '.join(columns)}")
+            self._by_path = {row["file"]: row for row in reader}
+        self._by_name = {Path(file).name: row for file, row in self._by_path.items()}
+
+    def of(self, path: Path) -> dict[str, str]:
+        """The row of a photo; empty where there is none."""
+        below = Path(os.path.relpath(path, self._folder)).as_posix()
+        return self._by_path.get(below) or self._by_name.get(path.name, {})
 
 
 def _equals(row: dict[str, str], key: str, value: float) -> bool:

@@ -1,13 +1,15 @@
 """The stages of the pipeline and what each depends on; their bodies are imported only when one has to run."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
+from ..errors import UserError
 from ..pipeline import Stage, StageContext
-from ..sources import digest_files, list_photos
+from ..sources import digest_files, source_files
 
 
 def _body(module: str, function: str) -> Callable[..., Any]:
@@ -19,26 +21,51 @@ def _body(module: str, function: str) -> Callable[..., Any]:
     return call
 
 
-def _section(name: str, *others: str) -> Callable[[RunConfig], Mapping[str, Any]]:
-    return lambda config: {
-        "seed": config.seed,
-        **{key: getattr(config, key).model_dump(mode="json") for key in (name, *others)},
-    }
+def _section(name: str) -> Callable[[RunConfig], Mapping[str, Any]]:
+    return lambda config: {"seed": config.seed, name: getattr(config, name).model_dump(mode="json")}
 
 
 def _dataset(config: RunConfig) -> Mapping[str, Any]:
     """The section without paths, and the content of the files they name."""
     section = config.dataset
-    files: Sequence[Path] = [path for path in (Path(section.face_model),) if path.is_file()]
-    if section.images is not None:
-        files = [*files, *list_photos(section.images)]
-        if section.masks is not None:
-            below = [section.masks, *section.masks.rglob("*")]
-            files = [*files, *sorted(path for path in below if path.is_file())]
-        if section.manifest is not None:
-            files = [*files, section.manifest]
-    chosen = section.model_dump(mode="json", exclude={"images", "masks", "manifest"})
-    return {"seed": config.seed, "dataset": chosen, "content": digest_files(list(files))}
+    model, manifest = Path(section.face_model), section.manifest
+    content = {
+        "face_model": digest_files([model] if model.is_file() else []),
+        "photos": [[digest_files(source_files(images)), _below(masks)] for images, masks in section.folders],
+        "manifest": digest_files([manifest] if section.folders and manifest is not None else []),
+        "parser": _weights(section.parser_weights, "dataset.parser_weights"),
+    }
+    chosen = section.model_dump(mode="json", exclude={"images", "masks", "manifest", "parser_weights"})
+    return {"seed": config.seed, "dataset": chosen, "content": content}
+
+
+def _below(masks: Path | None) -> str:
+    """Digest of a mask, or of all files below a folder of masks."""
+    below = [] if masks is None else sorted([masks, *masks.rglob("*")], key=os.fsencode)
+    return digest_files([path for path in below if path.is_file()])
+
+
+def _weights(path: Path | None, key: str) -> str:
+    """Digest of the weights that a path names, empty where it names none."""
+    if path is None:
+        return ""
+    if not path.is_file():
+        raise UserError(f"{key}: there is no file {path}")
+    return digest_files([path])
+
+
+def _regressors(config: RunConfig) -> Mapping[str, Any]:
+    """The section, with the content of the encoder's weights for their path."""
+    section = config.regressors
+    weights = _weights(section.encoder_weights, "regressors.encoder_weights")
+    chosen = section.model_dump(mode="json", exclude={"encoder_weights"})
+    return {"seed": config.seed, "regressors": chosen, "encoder_weights": weights}
+
+
+def _evaluate(config: RunConfig) -> Mapping[str, Any]:
+    """What is drawn, of which fits, by which network."""
+    chosen = {key: getattr(config, key).model_dump(mode="json") for key in ("evaluate", "fit")}
+    return {**_regressors(config), **chosen}
 
 
 NETWORK = ("train_regressors", "fine_tune")
@@ -75,7 +102,7 @@ STAGES = (
     ),
     Stage(
         "train_regressors",
-        _section("regressors"),
+        _regressors,
         run=_body("regressors", "run"),
         needs=("build_dataset", "train_segments"),
         packages=("segmodel", "dataset_builder"),
@@ -101,7 +128,7 @@ STAGES = (
         _section("fine_tune"),
         run=_body("finetune", "run"),
         needs=("build_dataset", "train_segments", "train_regressors"),
-        packages=("segmodel", "fitting"),
+        packages=("segmodel", "fitting", "dataset_builder"),
     ),
     Stage(
         "fit_photos",
@@ -115,7 +142,7 @@ STAGES = (
     ),
     Stage(
         "evaluate",
-        _section("evaluate", "fit", "regressors"),
+        _evaluate,
         run=_body("evaluate", "run"),
         needs=(
             "build_dataset",

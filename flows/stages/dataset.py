@@ -1,26 +1,28 @@
 """build_dataset: the face model's topology, and faces with crops, landmarks, pose, identity, expression and masks."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dataset_builder import (
     FaceEstimate,
     FaceModel,
     LandmarkEstimator,
     load_face_model,
+    load_parser,
     make_photos,
     save_face_model,
 )
 
 from ..errors import UserError
-from ..pictures import png_bytes
+from ..photo_plan import plan_photos, read_plan, remove_plan, write_plan
 from ..pipeline import StageContext
 from ..progress import track
-from ..real_photos import PreparedPhoto, RejectedInput, prepare_photos
-from ..sources import PhotoEntry, Split, list_photos, split_photos
+from ..real_photos import PreparedPhoto, RejectedInput, parse_unmasked, prepare_photos
 from ..tables import read_table, write_table
 
 SHARD_TABLES = ("faces", "crops", "masks", "rejected")
@@ -35,10 +37,11 @@ class Batch:
 
 
 def shards(context: StageContext) -> list[str]:
-    """Names of the shards: equal runs of the list of photos."""
+    """Names of the shards: equal runs of the list of photos. Of photographs the plan is written."""
     config = context.config.dataset
-    count = config.n_photos if config.images is None else len(_entries(context))
-    return [f"{i:05d}" for i in range(-(-count // config.shard_size))]
+    if config.images is None:
+        return [f"{i:05d}" for i in range(-(-config.n_photos // config.shard_size))]
+    return write_plan(context.out, plan_photos(config, context.config.seed), config.shard_size)
 
 
 def run_shard(context: StageContext, shard: str) -> None:
@@ -51,13 +54,12 @@ def run_shard(context: StageContext, shard: str) -> None:
         photos = _synthetic(context, model, first, count)
         batch = Batch(list(track(context.progress, photos, f"photos {shard}", count)), [])
     else:
-        entries = _entries(context)[first : first + config.shard_size]
-        batch = _real(context, entries, shard)
+        batch = _real(context, shard)
     _write(context, model, batch, shard)
 
 
 def finish(context: StageContext) -> None:
-    """Write the face model and its topology. Raises UserError where not one photograph could be used."""
+    """Write the face model and its topology; remove the plan. Raises UserError where no photograph could be used."""
     if not any(context.out.glob("faces-*.parquet")):
         rejected = read_table(sorted(context.out.glob("rejected-*.parquet")), "rejected")
         count, first = len(rejected["detail"]), rejected["detail"][0]
@@ -79,17 +81,14 @@ def finish(context: StageContext) -> None:
         topology_hash=topology,
         producer="dataset_builder",
     )
+    remove_plan(context.out)
 
 
-def _entries(context: StageContext) -> list[PhotoEntry]:
-    config = context.config.dataset
-    assert config.images is not None
-    return split_photos(
-        list_photos(config.images),
-        manifest=config.manifest,
-        clean=config.clean,
-        split=Split(context.config.seed, config.validation_share, config.n_folds, config.fold),
-    )
+def crop_bytes(crop: NDArray[np.uint8]) -> bytes:
+    """A crop as PNG, packed lightly: a tenth of the time of full packing, for a tenth more bytes."""
+    stream = io.BytesIO()
+    Image.fromarray(crop).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
 
 
 def _synthetic(context: StageContext, model: FaceModel, first: int, count: int) -> Iterator[PreparedPhoto]:
@@ -108,7 +107,7 @@ def _synthetic(context: StageContext, model: FaceModel, first: int, count: int) 
             landmarks=(photo.landmarks + noise).astype(np.float32),
             labels=photo.mask,
             ignore=np.zeros(photo.mask.shape, bool),
-            has_mask=True,
+            mask_source="synthetic",
             sha256="",
             scale=np.ones(2, np.float32),
             offset=np.zeros(2, np.float32),
@@ -116,15 +115,18 @@ def _synthetic(context: StageContext, model: FaceModel, first: int, count: int) 
         )
 
 
-def _real(context: StageContext, entries: list[PhotoEntry], shard: str) -> Batch:
-    photos, rejected = [], []
-    results = prepare_photos(entries, context.config.dataset.masks)
+def _real(context: StageContext, shard: str) -> Batch:
+    config, entries = context.config.dataset, read_plan(context.out, shard)
+    photos: list[PreparedPhoto] = []
+    rejected: list[RejectedInput] = []
+    parser = None if config.parser == "none" else load_parser(config.parser, config.parser_weights)
+    results = prepare_photos(entries)
     for result in track(context.progress, results, f"photos {shard}", len(entries)):
         if isinstance(result, PreparedPhoto):
             photos.append(result)
         else:
             rejected.append(result)
-    return Batch(photos, rejected)
+    return Batch(photos if parser is None else parse_unmasked(photos, parser), rejected)
 
 
 def _write(context: StageContext, model: FaceModel, batch: Batch, shard: str) -> None:
@@ -134,11 +136,12 @@ def _write(context: StageContext, model: FaceModel, batch: Batch, shard: str) ->
         estimate = LandmarkEstimator(model).estimate(np.stack([p.landmarks for p in photos]))
         write_table(context.out / f"faces-{shard}.parquet", "faces", _face_columns(photos, estimate), **rows)
         ids = [p.face_id for p in photos]
-        crops = {"face_id": ids, "image": [png_bytes(p.crop) for p in photos]}
+        crops = {"face_id": ids, "image": [crop_bytes(p.crop) for p in photos]}
         write_table(context.out / f"crops-{shard}.parquet", "crops", crops, **rows)
         labels = np.stack([p.labels for p in photos])
         masks = {
             "face_id": ids,
+            "source": [p.mask_source for p in photos],
             "labels": labels,
             "ignore": np.stack([p.ignore for p in photos]).astype(np.uint8),
             "area": np.stack([(labels == part).sum((1, 2)) for part in range(2, 7)], 1),

@@ -8,19 +8,20 @@ from torch import Tensor
 from fitting import PartRenderer, soften
 from segmodel import FineTuneSettings, ImageRegressors, LinearShapes, fine_tune
 
+from ..encodings import encode_faces, read_encodings
 from ..face_fit import CAMERA
 from ..metrics import MetricRows
 from ..pipeline import StageContext
 from ..run_data import load_faces, masked_training_faces
-from ..run_model import Pose, load_part_face_model
-from ..tables import read_table, write_table
+from ..run_model import Pose, load_part_face_model, load_run_encoder
+from ..tables import write_table
 from .regressors import kept_back
 
 Rows = NDArray[np.int64]
 
 
 def run(context: StageContext) -> None:
-    """Fine-tune on the clean training photos with masks; the encoder's cached encodings stay as they are."""
+    """Fine-tune on the clean training photos with masks; the encoder's encodings, found by key, stay as they are."""
     config = context.config.fine_tune
     model = load_part_face_model(context.inputs)
     all_faces = load_faces(context.inputs["build_dataset"])
@@ -28,8 +29,9 @@ def run(context: StageContext) -> None:
     held_out = kept_back(all_faces, context.config.seed)[faces.rows]
     masks, ignore = faces.masks()
     parts = np.stack([masks == label for label in range(2, 7)], -1) & ~ignore[..., None]
-    table = read_table(context.inputs["train_regressors"] / "encodings.parquet", "encodings", columns=["embedding"])
-    encodings = torch.from_numpy(table["embedding"][faces.rows])
+    pretrained = context.inputs["train_regressors"]
+    encoder = load_run_encoder(pretrained, context.config.regressors.encoder)
+    encodings = torch.from_numpy(encode_faces(encoder, faces, read_encodings(pretrained)).embeddings)
     renderer = PartRenderer(model.faces, model.labels, CAMERA)
     pose, seen = faces.pose, torch.from_numpy(~ignore)
 
@@ -38,7 +40,7 @@ def run(context: StageContext) -> None:
         at = Pose(pose.expression[chosen], pose.angles[chosen], pose.translation[chosen])
         return renderer.parts(model.posed(vertices, at)) * seen[chosen][..., None]
 
-    regressors = ImageRegressors.load(context.inputs["train_regressors"] / "regressors.safetensors")
+    regressors = ImageRegressors.load(pretrained / "regressors.safetensors")
     report = fine_tune(
         model.segments,
         regressors,

@@ -1,5 +1,7 @@
 """train_regressors: encodings of the photos, and the image regressors F_i from encoding to latents (NEO-3DF 3.3)."""
 
+import shutil
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,32 +9,31 @@ from dataset_builder import FaceEncoder, SmallEncoderSettings, load_encoder, tra
 from segmodel import LinearShapes, RegressorSettings, train_image_regressors
 
 from ..contracts import REGIONS
+from ..encodings import encode_faces, finished_encodings, write_encodings
 from ..metrics import MetricRows
 from ..pipeline import StageContext
 from ..run_data import RunFaces, load_faces, training_faces
 from ..run_model import load_part_face_model
-from ..tables import write_table
 
 KEPT_BACK = 0.1
 
 
 def run(context: StageContext) -> None:
-    """Encode every photo, train on the training photos, keep encoder and regressors."""
+    """Encode every photo that no earlier run of this folder has, train on the training photos, keep what was made."""
     config = context.config.regressors
     model = load_part_face_model(context.inputs)
     faces = load_faces(context.inputs["build_dataset"])
     trained_on = training_faces(faces)
     validation_rows = np.flatnonzero(kept_back(trained_on, context.config.seed))
     encoder = _encoder(context, trained_on, validation_rows)
-    encodings = encoder.encode(faces.crops(), faces.five_points)
-    table = {"face_id": faces.face_id, "encoder": [config.encoder] * len(faces), "embedding": encodings}
-    write_table(context.out / "encodings.parquet", "encodings", table, producer="dataset_builder")
+    encodings = encode_faces(encoder, faces, finished_encodings(context.run_dir))
+    write_encodings(context.out, faces, config.encoder, encodings)
 
     face_model = model.face_model
     shapes = LinearShapes(face_model.mean, face_model.id_basis, trained_on.identity)
     regressors, report = train_image_regressors(
         model.segments,
-        encodings[trained_on.rows],
+        encodings.embeddings[trained_on.rows],
         shapes,
         RegressorSettings(
             epochs=config.epochs,
@@ -69,10 +70,12 @@ def kept_back(faces: RunFaces, seed: int) -> NDArray[np.bool_]:
 
 
 def _encoder(context: StageContext, faces: RunFaces, validation_rows: NDArray[np.int64]) -> FaceEncoder:
-    """The named encoder; the small one is trained here, to find the landmarks."""
-    config = context.config.regressors
+    """The named encoder; the small one is trained here, to find the landmarks. Weights that are no asset are kept."""
+    config, given = context.config.regressors, context.config.regressors.encoder_weights
     if config.encoder != "small":
-        return load_encoder(config.encoder)
+        if given is not None:
+            shutil.copyfile(given, context.out / f"encoder{given.suffix}")
+        return load_encoder(config.encoder, given)
     context.progress.start("small encoder", config.encoder_epochs, "epochs")
     encoder = train_small_encoder(
         faces.crops(),

@@ -31,6 +31,8 @@ def source(tmp_path_factory):
         shutil.copy(data / "celebamask" / "masks" / f"{photo.stem}.png", home / "masks")
     max((home / "masks").iterdir()).unlink()
     (home / "images" / "broken.jpg").write_text("not a picture")
+    shutil.copy(min((home / "images").glob("[0-9]*")), home / "images" / "copy.jpg")
+    (home / "images" / "notes.txt").write_text("not a photo by its name")
     shutil.copy(data / "manifest.csv", home)
     return home
 
@@ -54,12 +56,13 @@ def dataset(source, tiny_run, tmp_path_factory):
 def test_every_photo_is_a_face_or_set_aside(dataset, source):
     faces = load_faces(dataset)
     rejected = read_table(sorted(dataset.glob("rejected-*.parquet")), "rejected")
-    assert rejected["code"] == ["unreadable"]
-    assert rejected["path"][0].endswith("broken.jpg")
+    reasons = {Path(path).name: code for path, code in zip(rejected["path"], rejected["code"], strict=True)}
+    assert reasons == {"broken.jpg": "unreadable", "copy.jpg": "duplicate", "notes.txt": "not_a_photo"}
     names = {path.stem for path in (source / "images").iterdir()}
-    assert set(faces.face_id) == names - {"broken"}
+    assert set(faces.face_id) == names - {"broken", "copy", "notes"}
     with_mask = {path.stem for path in (source / "masks").iterdir()}
     assert {name for name, has in zip(faces.face_id, faces.has_mask, strict=True) if has} == with_mask
+    np.testing.assert_array_equal(faces.mask_source, np.where(faces.has_mask, "file", ""))
 
 
 def test_clean_faces_and_splits_follow_the_manifest(dataset, source):
