@@ -78,6 +78,7 @@ LITERAL = {"learning_rate": 1e-3, "prior": 0.0, "loss": "frobenius"}
 MODES = FULL | TUNED | {"modes": True}
 CELLS = (
     _beyond()
+    | {"z + d + e + p, ramp 5, binary from 30, 60": FULL | TUNED | {"iterations": 60, "binary_after": 30}}
     | {"z + d + e + p + modes, ramp 5, binary from 30, 60": MODES | {"iterations": 60, "binary_after": 30}}
     | {"all photos, z + d + e + p + modes, ramp 5, 20": MODES | {"photos": "all"}}
     | _table_3("", {})
@@ -89,6 +90,7 @@ CELLS = (
 class Row:
     """One setting over all folds: counts per photo, people, yaw in degrees, and one value of each cost per photo."""
 
+    start: PartOverlap
     overlap: PartOverlap
     unmasked: PartOverlap
     fine: PartOverlap
@@ -138,6 +140,7 @@ def fold_row(config: RunConfig, folders: Mapping[str, Path]) -> Row:
     masks, ignore = faces.masks()
     people = _people(config.dataset.images, config.dataset.manifest)
     return Row(
+        start=part_iou(fits["labels_before"], masks),
         overlap=part_iou(fits["labels_after"], masks),
         unmasked=part_iou(fits["labels_after"], masks, ignore),
         fine=_fine_overlap(config, folders, fits),
@@ -190,7 +193,10 @@ def _people(images: Path, manifest: Path) -> dict[str, str]:
 def together(rows: Sequence[Row]) -> Row:
     """The folds of one setting as one row."""
     return Row(
-        *(PartOverlap.concatenate([getattr(row, key) for row in rows]) for key in ("overlap", "unmasked", "fine")),
+        *(
+            PartOverlap.concatenate([getattr(row, key) for row in rows])
+            for key in ("start", "overlap", "unmasked", "fine")
+        ),
         *(np.concatenate([getattr(row, key) for row in rows]) for key in ("people", "yaw")),
         {key: np.concatenate([row.costs[key] for row in rows]) for key in COSTS},
     )
@@ -206,16 +212,21 @@ def interval(values: NDArray[np.float64], people: NDArray[np.str_], draws: int =
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
+def head(name: str, overlap: PartOverlap, people: NDArray[np.str_]) -> str:
+    """A row of the table as far as it is about intersection over union at 224 pixels."""
+    summary = overlap.summary()
+    low, high = interval(overlap.mean_of_parts(), people)
+    parts = " ".join(f"{summary[part]:.3f}" for part in PARTS)
+    mean, weighted = summary["mean_of_parts"], summary["frequency_weighted"]
+    return f"{name:54}{mean:6.3f} [{low:.3f} {high:.3f}]{weighted:7.3f}  {parts}"
+
+
 def line(name: str, row: Row) -> str:
     """A row of the table."""
-    summary, fine, unmasked = row.overlap.summary(), row.fine.summary(), row.unmasked.summary()
-    low, high = interval(row.overlap.mean_of_parts(), row.people)
-    parts = " ".join(f"{summary[part]:.3f}" for part in PARTS)
+    fine, unmasked = row.fine.summary(), row.unmasked.summary()
     costs = " ".join(f"{np.nanmean(values):7.3f}" for values in row.costs.values())
-    return (
-        f"{name:54}{summary['mean_of_parts']:6.3f} [{low:.3f} {high:.3f}]{summary['frequency_weighted']:7.3f}  {parts}"
-        f"{fine['mean_of_parts']:8.3f}{fine['frequency_weighted']:7.3f}{unmasked['mean_of_parts']:8.3f}  {costs}"
-    )
+    sharp = f"{fine['mean_of_parts']:8.3f}{fine['frequency_weighted']:7.3f}{unmasked['mean_of_parts']:8.3f}"
+    return f"{head(name, row.overlap, row.people)}{sharp}  {costs}"
 
 
 def by_yaw(name: str, row: Row) -> str:
@@ -244,6 +255,8 @@ def main() -> None:
     table = {name: together([fold[name] for fold in rows]) for name in names}
     print(f"\n{'':54}mean of five [95 %]    freq.  brow  eyes  nose  ulip  llip     448  freq. no ignore  ", end="")
     print(" ".join(f"{title:>7}" for title in COSTS.values()))
+    if started := next((row for name, row in table.items() if name.startswith("global")), None):
+        print(head("landmark fit (global 3DMM), where the global rows start", started.start, started.people))
     for name, row in table.items():
         print(line(name, row))
     print("\nmean of five by yaw")
