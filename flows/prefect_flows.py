@@ -64,6 +64,7 @@ def pipeline(
 build_dataset = stage_flow("build_dataset")
 transfer_labels = stage_flow("transfer_labels")
 train_segments = stage_flow("train_segments")
+train_baselines = stage_flow("train_baselines")
 train_regressors = stage_flow("train_regressors")
 fit_controllers = stage_flow("fit_controllers")
 learn_modes = stage_flow("learn_modes")

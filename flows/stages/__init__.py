@@ -62,12 +62,22 @@ def _regressors(config: RunConfig) -> Mapping[str, Any]:
     return {"seed": config.seed, "regressors": chosen, "encoder_weights": weights}
 
 
+def _baselines(config: RunConfig) -> Mapping[str, Any]:
+    """The section and, of the part models', how many faces they learn from; one value where nothing is trained."""
+    section = config.baselines
+    if not section.models:
+        return {"baselines": {"models": []}}
+    chosen = section.model_dump(mode="json")
+    return {"seed": config.seed, "baselines": chosen, "n_shapes": config.segments.n_shapes}
+
+
 def _evaluate(config: RunConfig) -> Mapping[str, Any]:
     """What is drawn, of which fits, by which network."""
     chosen = {key: getattr(config, key).model_dump(mode="json") for key in ("evaluate", "fit")}
     return {**_regressors(config), **chosen}
 
 
+TRAINED = ("build_dataset", "train_segments")
 NETWORK = ("train_regressors", "fine_tune")
 
 
@@ -99,6 +109,14 @@ STAGES = (
         run=_body("segments", "run"),
         needs=("build_dataset", "transfer_labels"),
         packages=("segmodel", "arap_diff"),
+    ),
+    Stage(
+        "train_baselines",
+        _baselines,
+        run=_body("baselines", "run"),
+        needs=TRAINED,
+        packages=("segmodel",),
+        spares=lambda config: () if config.baselines.models else TRAINED,
     ),
     Stage(
         "train_regressors",

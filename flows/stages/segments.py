@@ -6,6 +6,8 @@ from segmodel import (
     LinearShapes,
     OffsetSettings,
     PartLayout,
+    SegmentModel,
+    VaeReport,
     VaeSettings,
     train_offset_regressor,
     train_segment_vaes,
@@ -17,6 +19,8 @@ from ..pipeline import StageContext
 from ..run_data import load_faces
 from ..run_model import load_run_face_model
 from ..tables import read_table, write_table
+
+CHECKPOINT = "training.pt"
 
 
 def run(context: StageContext) -> None:
@@ -30,24 +34,7 @@ def run(context: StageContext) -> None:
     samples = face_model.sample(config.n_shapes, seed)
     shapes = LinearShapes(face_model.mean, face_model.id_basis, samples)
 
-    context.progress.start("part VAEs", config.epochs, "epochs")
-    model, report = train_segment_vaes(
-        layout,
-        shapes,
-        VaeSettings(
-            init=config.init,
-            rest_dim=config.rest_dim,
-            part_dim=config.part_dim,
-            epochs=config.epochs,
-            batch=config.batch,
-            lr=config.lr,
-            lambda_kl=config.lambda_kl,
-            lambda_smooth=config.lambda_smooth,
-            seed=seed,
-        ),
-        on_epoch=lambda epoch, loss: context.progress.advance(1, f"loss {loss:.1f}"),
-    )
-    context.progress.finish()
+    model, report = _train(context, layout, shapes)
     offsets = train_offset_regressor(model, shapes, OffsetSettings(seed=seed))
     model.radius_mm, model.n_solves = config.radius_mm, config.n_solves
     model.save(context.out / "model")
@@ -67,6 +54,10 @@ def run(context: StageContext) -> None:
         metrics.add("vae", region, "pca_rms", quality.pca_rms_mm, config.n_shapes)
         metrics.add("vae", region, "ratio", quality.ratio, config.n_shapes)
         metrics.add("vae", region, "active_dimensions", quality.active_dims, config.n_shapes)
+        metrics.add("vae", region, "kl", quality.kl, config.n_shapes)
+        metrics.add("vae", region, "kl_linear", quality.kl_linear, config.n_shapes)
+        metrics.add("vae", region, "kept_epoch", quality.epoch, config.n_shapes)
+        metrics.add("vae", region, "started_at_pca", report.init == "pca", config.n_shapes)
     for k, part in enumerate(PARTS):
         for axis, name in enumerate("yz"):
             metrics.add("offsets", part, f"r2_{name}", offsets.r2[k, axis], config.n_shapes)
@@ -75,18 +66,51 @@ def run(context: StageContext) -> None:
     metrics.add("layout", "all", "transition_vertices", len(area.vertex_ids), 1)
     metrics.add("layout", "all", "free_vertices", len(area.free), 1)
     metrics.write(context.out)
-    _history(context, report.history)
+    _history(context, report)
+    (context.out / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _history(context: StageContext, losses: list[float]) -> None:
+def _train(context: StageContext, layout: PartLayout, shapes: LinearShapes) -> tuple[SegmentModel, VaeReport]:
+    """Train the part VAEs; what an interrupted run of this stage has trained is not trained again."""
+    config = context.config.segments
+    settings = VaeSettings(
+        init=config.init,
+        rest_dim=config.rest_dim,
+        part_dim=config.part_dim,
+        epochs=config.epochs,
+        batch=config.batch,
+        lr=config.lr,
+        lambda_kl=config.lambda_kl,
+        lambda_smooth=config.lambda_smooth,
+        smoothness=config.smoothness,
+        patience=config.patience,
+        seed=context.config.seed,
+    )
+    done = 0
+
+    def on_epoch(epoch: int, loss: float) -> None:
+        nonlocal done
+        context.progress.advance(epoch - done, f"loss {loss:.1f}")
+        done = epoch
+
+    context.progress.start("part VAEs", settings.n_epochs, "epochs")
+    trained = train_segment_vaes(layout, shapes, settings, on_epoch=on_epoch, checkpoint=context.out / CHECKPOINT)
+    context.progress.finish()
+    return trained
+
+
+def _history(context: StageContext, report: VaeReport) -> None:
+    """The training loss and, where it was measured, the held-out error of each epoch."""
+    curves = {"loss": report.history, **{f"held_out_mm_{r}": curve for r, curve in report.held_out_mm.items()}}
+    rows = [(epoch, name, value) for name, curve in curves.items() for epoch, value in enumerate(curve, 1)]
     write_table(
         context.out / "history.parquet",
         "history",
         {
-            "model": ["vae"] * len(losses),
-            "epoch": np.arange(1, len(losses) + 1),
-            "metric": ["loss"] * len(losses),
-            "value": np.array(losses, np.float64),
+            "model": ["vae"] * len(rows),
+            "epoch": np.array([epoch for epoch, _, _ in rows], np.int64),
+            "metric": [name for _, name, _ in rows],
+            "value": np.array([value for _, _, value in rows], np.float64),
         },
         producer="segmodel",
     )

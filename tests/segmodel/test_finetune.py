@@ -180,3 +180,71 @@ def test_encoding_noise_is_added_in_training_only_and_repeatable(scene, model):
     assert noisy == losses(0.5)
     assert noisy[1, "train"] > 1.05 * clean[1, "train"]
     assert noisy[1, "validation"] == pytest.approx(clean[1, "validation"], rel=1e-5)
+
+
+class PhotoEncoder(nn.Module):
+    """A small convolutional encoder with random weights and batch statistics, as any encoder of photos may have."""
+
+    def __init__(self, photos):
+        super().__init__()
+        self.photos, self.augmented_rows = photos, []
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(5, 8, 5, stride=4)
+        self.norm = nn.BatchNorm2d(8)
+        self.linear = nn.Linear(8 * 7 * 7, 40)
+
+    def forward(self, rows):
+        return self.embed(self.photos[rows])
+
+    def embed(self, photos):
+        return self.linear(torch.relu(self.norm(self.convolution(photos))).flatten(1))
+
+    def augmented(self, rows):
+        self.augmented_rows += rows.tolist()
+        return self.embed(self.photos[rows] * 1.1)
+
+
+@pytest.fixture(scope="module")
+def through_photos(scene, model):
+    """Fine-tuning through an encoder that looks at pictures: the part images of the faces themselves."""
+    photos, render, masks, _, _ = scene
+    encoder = PhotoEncoder(masks.movedim(-1, 1)).eval()
+    with torch.no_grad():
+        encodings = encoder(np.arange(64))
+    regressors, _ = train_image_regressors(model, encodings, photos, RegressorSettings(epochs=2, batch=16), HELD_OUT)
+    before = copy.deepcopy(encoder)
+    settings = FineTuneSettings(epochs=4, batch=8, lr=1e-4, encoder_lr=2e-3, balance=2.0, patience=4)
+    report = fine_tune(
+        copy.deepcopy(model), regressors, encoder, photos, render, masks, None, settings, HELD_OUT, encoder.augmented
+    )
+    return before, encoder, report
+
+
+def test_an_encoder_of_photos_learns_from_masks_and_keeps_its_statistics(through_photos):
+    before, encoder, report = through_photos
+    assert report.best_epoch > 0
+    losses = {e["epoch"]: e for e in report.history if e["split"] == "validation"}
+    assert losses[report.best_epoch]["parts"] < 0.95 * losses[0]["parts"]
+    assert losses[report.best_epoch]["shape"] < losses[0]["shape"]
+    assert not torch.equal(before.convolution.weight, encoder.convolution.weight)
+    assert torch.equal(before.norm.running_mean, encoder.norm.running_mean)
+    assert torch.equal(before.norm.num_batches_tracked, encoder.norm.num_batches_tracked)
+
+
+def test_augmented_photos_are_trained_on_and_never_validated_on(through_photos):
+    _, encoder, report = through_photos
+    epochs = sum(e["split"] == "train" for e in report.history)
+    training = np.setdiff1d(np.arange(64), HELD_OUT)
+    assert sorted(encoder.augmented_rows) == sorted(training.tolist() * epochs)
+
+
+def test_softening_is_of_the_difference():
+    """The blur is linear, so softening both images and softening their difference is the same number."""
+    generator = torch.Generator().manual_seed(3)
+    rendered, target = torch.rand(2, 1, 20, 20, 5, generator=generator)
+
+    def blur(images):
+        return torch.nn.functional.avg_pool2d(images.movedim(-1, 1), 3, 1, 1).movedim(1, -1)
+
+    direct = (blur(rendered) - blur(target)).square().sum() / target.sum()
+    assert float(parsing_loss(rendered, target, soften=blur)) == pytest.approx(float(direct), rel=1e-5)

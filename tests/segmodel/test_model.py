@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -190,3 +191,38 @@ def test_model_refuses_foreign_vaes(model, layout):
         SegmentModel(layout, {p: vaes[p] for p in PARTS}, model.offset_regressor)
     with pytest.raises(ValueError, match="the VAE of 'eyes' has"):
         SegmentModel(layout, {**vaes, "eyes": vaes["nose"]}, model.offset_regressor)
+
+
+def test_saved_files_can_be_read_by_all_and_say_how_the_model_was_trained(model, tmp_path):
+    before = os.umask(0o027)
+    try:
+        model.save(tmp_path / "new" / "folder")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "new" / "folder").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o640
+    loaded = SegmentModel.load(tmp_path / "new" / "folder")
+    assert loaded.training_record == model.training_record
+    assert loaded.training_record["settings"]["init"] == "pca"
+    assert loaded.training_record["settings"]["seed"] == 3
+
+
+def test_a_folder_saved_before_training_was_recorded_is_still_read(model, tmp_path):
+    model.save(tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    del description["training"]
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    assert SegmentModel.load(tmp_path).training_record is None
+
+
+def test_a_save_that_fails_leaves_the_old_files_and_nothing_else(model, tmp_path, monkeypatch):
+    model.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(handle):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        model.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

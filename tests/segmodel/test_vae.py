@@ -4,7 +4,7 @@ import torch
 
 from segmodel import PARTS, REGIONS, PartVae, VaeSettings, kl_to_standard_normal, recentre, train_segment_vaes, vae_loss
 from segmodel._mesh import cotangent_laplacian, renumber
-from segmodel._subspace import coordinates, fit_subspace, smoothness_factor
+from segmodel._subspace import Subspace, coordinates, fit_subspace, shape_penalty, smoothness_factor
 
 
 def region_setup(layout, shapes, region):
@@ -37,10 +37,10 @@ def test_subspace_axes_are_pca_axes(layout, shapes):
     assert (np.diff(subspace.variance) <= 0).all()
 
 
-def dense_loss(vae, vertices, laplacian, noise, weight):
-    """The loss written with vertices, dense first and last layers, and an explicit Laplacian, in float64."""
+def dense_loss(vae, flat, laplacian, noise, weight, smoothness):
+    """The paper's loss with the KL done right, on layers as wide as the vertices and an explicit Laplacian, float64."""
     v = {name: tensor.double() for name, tensor in vae.state_dict().items()}
-    flat, relu = vertices.double().flatten(1), torch.relu
+    relu = torch.relu
     first = v["encoder_in.weight"] @ v["basis"].T / v["scale"]
     hidden = relu(flat @ first.T + v["encoder_in.bias"] - first @ v["mean"])
     hidden = relu(hidden @ v["encoder_mid.weight"].T + v["encoder_mid.bias"])
@@ -50,16 +50,25 @@ def dense_loss(vae, vertices, laplacian, noise, weight):
     hidden = relu(hidden @ v["decoder_mid.weight"].T + v["decoder_mid.bias"])
     last = v["scale"] * v["basis"] @ v["decoder_out.weight"]
     out = hidden @ last.T + v["scale"] * v["basis"] @ v["decoder_out.bias"] + v["mean"]
-    error = (out - flat).view(len(flat), -1, 3)
-    differential = torch.einsum("ij,bjc->bic", laplacian, error)
+    smooth = (out - flat if smoothness == "difference" else out).view(len(flat), -1, 3)
+    differential = torch.einsum("ij,bjc->bic", laplacian, smooth)
     normal = torch.distributions.Normal
     kl = torch.distributions.kl_divergence(normal(mu, (0.5 * logvar).exp()), normal(0.0, 1.0)).sum(1).mean()
-    return (error.square().sum((1, 2)) + weight * differential.square().sum((1, 2))).mean(), kl
+    return ((out - flat).square().sum(1) + weight * differential.square().sum((1, 2))).mean(), kl
 
 
+def float64_vertices(own, centres, rows):
+    """Flattened vertices ``(B, 3n)`` of a region, minus their float32 box centres, without another rounding."""
+    vertices = own.mean.double() + torch.einsum("vck,bk->bvc", own.basis.double(), own.coefficients[rows].double())
+    if centres is not None:
+        vertices[..., 1:] -= centres[rows, None].double()
+    return vertices.flatten(1)
+
+
+@pytest.mark.parametrize("smoothness", ["difference", "absolute"])
 @pytest.mark.parametrize("init", ["pca", "random"])
 @pytest.mark.parametrize("region", ["rest", "nose", "lower_lip"])
-def test_reduced_loss_equals_dense_loss_on_vertices(layout, shapes, region, init, generator):
+def test_reduced_loss_equals_dense_loss_on_vertices(layout, shapes, region, init, smoothness, generator):
     own, centres, subspace, faces = region_setup(layout, shapes, region)
     torch.manual_seed(0)
     vae = PartVae.for_subspace(subspace, 6)
@@ -68,13 +77,29 @@ def test_reduced_loss_equals_dense_loss_on_vertices(layout, shapes, region, init
     rows = np.arange(16)
     noise = torch.randn(16, 6, generator=generator)
     template = layout.template[layout.vertices(region)]
-    smoothness = smoothness_factor(subspace, template, faces, 2.5)
-    reduced = vae_loss(vae, coordinates(vae.mean, vae.basis, own, centres, rows), smoothness, noise)
-    vertices = own.vertices(rows)
+    penalty = None
+    factor = smoothness_factor(subspace, template, faces, 2.5)
+    if smoothness == "absolute":
+        factor, penalty = torch.eye(len(factor)), shape_penalty(subspace, template, faces, 2.5)
+    reduced = vae_loss(vae, coordinates(vae.mean, vae.basis, own, centres, rows), factor, noise, penalty)
     laplacian = torch.from_numpy(cotangent_laplacian(template, faces).toarray())
-    fit, kl = dense_loss(vae, vertices if centres is None else recentre(vertices)[0], laplacian, noise.double(), 2.5)
-    assert float(reduced.fit.detach()) == pytest.approx(float(fit), rel=1e-4)
-    assert float(reduced.kl.detach()) == pytest.approx(float(kl), rel=1e-5)
+    fit, kl = dense_loss(vae, float64_vertices(own, centres, rows), laplacian, noise.double(), 2.5, smoothness)
+    assert float(reduced.fit.detach()) == pytest.approx(float(fit), rel=1e-6)
+    assert float(reduced.kl.detach()) == pytest.approx(float(kl), rel=1e-6)
+
+
+def test_absolute_smoothness_of_a_region_with_fewer_numbers_than_axes_is_exact(generator):
+    faces = np.array([[0, 1, 2], [0, 2, 3]])
+    template = torch.randn(4, 3, generator=generator).double().numpy()
+    basis = np.linalg.qr(torch.randn(12, 12, generator=generator).double().numpy())[0]
+    mean = torch.randn(12, generator=generator).double().numpy()
+    penalty = shape_penalty(Subspace(mean, basis, np.ones(12)), template, faces, 3.0)
+    u = torch.randn(5, 12, generator=generator)
+    shape = (torch.from_numpy(mean) + u.double() @ torch.from_numpy(basis).T).view(5, 4, 3)
+    laplacian = torch.from_numpy(cotangent_laplacian(template, faces).toarray())
+    expected = 3.0 * torch.einsum("ij,bjc->bic", laplacian, shape).square().sum((1, 2))
+    found = (u @ penalty.factor + penalty.offset).square().sum(1) + penalty.constant[0, 0]
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-4)
 
 
 def test_kl_agrees_with_torch_and_is_stationary_at_the_prior(generator):

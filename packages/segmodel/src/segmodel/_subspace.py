@@ -72,11 +72,48 @@ def smoothness_factor(
     ``Lambda`` is the row-normalised cotangent Laplacian of the region on its ``template (n, 3)``; so one small product
     gives reconstruction plus smoothness loss exactly.
     """
+    differential = _differential(subspace.basis, template, faces)
+    gram = weight * (differential.T @ differential)
+    return torch.from_numpy(np.linalg.cholesky(np.eye(len(gram)) + gram)).float()
+
+
+@dataclass(frozen=True)
+class ShapePenalty:
+    """``|u T + t|^2 + c = weight * |Lambda (mean + basis u)|^2`` for every row vector of coordinates u.
+
+    ``factor`` T ``(r, r)``, ``offset`` t ``(1, r)`` mm and ``constant`` c ``(1, 1)`` mm^2, float32: the smoothness of a
+    shape itself, not of its difference to another, costs one small product too.
+    """
+
+    factor: Tensor
+    offset: Tensor
+    constant: Tensor
+
+
+def shape_penalty(
+    subspace: Subspace, template: NDArray[np.float32], faces: NDArray[np.int64], weight: float
+) -> ShapePenalty:
+    """The absolute smoothness of a region with this ``template (n, 3)``, by QR of ``Lambda [basis, mean]``.
+
+    The shapes of a part are re-centred; ``Lambda`` does not see that.
+    """
     rank = subspace.basis.shape[1]
+    columns = np.column_stack([subspace.basis, subspace.mean])
+    upper = np.linalg.qr(_differential(columns, template, faces), mode="r")
+    triangle = np.zeros((rank + 1, rank + 1))
+    triangle[: len(upper)] = np.sqrt(weight) * upper
+    return ShapePenalty(
+        factor=torch.from_numpy(triangle[:rank, :rank].T.copy()).float(),
+        offset=torch.from_numpy(triangle[None, :rank, rank].copy()).float(),
+        constant=torch.from_numpy(triangle[rank:, rank:] ** 2).float(),
+    )
+
+
+def _differential(columns: Float64, template: NDArray[np.float32], faces: NDArray[np.int64]) -> Float64:
+    """Cotangent Laplacian coordinates ``(3n, k)`` of ``columns (3n, k)``."""
+    width = columns.shape[1]
     laplacian = cotangent_laplacian(template, faces)
-    differential = laplacian @ subspace.basis.reshape(len(template), 3 * rank)
-    gram = np.tensordot(differential.reshape(-1, rank), differential.reshape(-1, rank), axes=(0, 0))
-    return torch.from_numpy(np.linalg.cholesky(np.eye(rank) + weight * gram)).float()
+    return (laplacian @ columns.reshape(len(template), 3 * width)).reshape(-1, width)
 
 
 def _flat_mean(shapes: LinearShapes) -> Float64:

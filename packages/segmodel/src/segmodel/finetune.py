@@ -119,15 +119,16 @@ class _Problem:
     render_parts: RenderParts
     target_masks: MaskSource
     soften: Callable[[Tensor], Tensor] | None
+    augmented: Callable[[Rows], Tensor]
     min_mask_px: float
 
     def terms(self, rows: Rows) -> _Terms:
         """Loss terms of the photos ``rows``."""
         return self.terms_of(self.encode(rows), rows)
 
-    def noisy_terms(self, rows: Rows, noise: float, random: torch.Generator) -> _Terms:
-        """Loss terms with Gaussian noise on the encodings, ``noise`` in their standard deviations."""
-        encodings = self.encode(rows)
+    def training_terms(self, rows: Rows, noise: float, random: torch.Generator) -> _Terms:
+        """Loss terms of augmented photos with noise on their encodings, ``noise`` in standard deviations of these."""
+        encodings = self.augmented(rows)
         normal = torch.randn(encodings.shape, generator=random).to(encodings)
         return self.terms_of(encodings + noise * self.regressors.encoding_std * normal, rows)
 
@@ -177,12 +178,14 @@ def parsing_loss(
 
     Args:
         rendered, target: ``(B, H, W, 5)``, 0 to 1.
-        soften: maps ``(B, H, W, 5)`` to itself, such as a Gaussian blur; used on both.
+        soften: a linear map of ``(B, H, W, 5)`` to itself, such as a Gaussian blur.
         min_mask_px: parts with a smaller target are left out for that photo.
     """
     visible = (target.sum(dim=(1, 2)) >= min_mask_px).to(target.dtype)
     pixels = (target.sum(dim=(1, 2)) * visible).sum(dim=1)
-    difference = rendered - target if soften is None else soften(rendered) - soften(target)
+    difference = rendered - target
+    if soften is not None:
+        difference = soften(difference)  # linear: the difference of the softened images, at half the cost
     squared = (difference.square().sum(dim=(1, 2)) * visible).sum(dim=1)
     return (squared / pixels.clamp_min(1.0)).mean()
 
@@ -197,6 +200,7 @@ def fine_tune(
     soften: Callable[[Tensor], Tensor] | None = None,
     settings: FineTuneSettings | None = None,
     validation_rows: ArrayLike | None = None,
+    augmented: Callable[[Rows], Tensor] | None = None,
 ) -> FineTuneReport:
     """Train the F_i, the offset regressor and the encoder on 3D shape and 2D parsing together (NEO-3DF eq. 2).
 
@@ -209,6 +213,8 @@ def fine_tune(
         shapes: N neutral target faces.
         render_parts, target_masks: the photos' part images, rendered and true, for rows of the same N.
         soften: see :func:`parsing_loss`.
+        augmented: encodings to train on in place of ``encode``'s, by the same networks but of photos that differ a
+            little each time. The faces stay what they are, so that shapes, poses and masks need no change.
 
     Raises:
         ValueError: images and masks differ in shape, or the parsing term has no gradient to balance.
@@ -217,7 +223,9 @@ def fine_tune(
     settings = settings or FineTuneSettings()
     started = time.perf_counter()
     train, held_out = split_rows(len(shapes), settings.validation_fraction, settings.seed, validation_rows)
-    problem = _Problem(model, regressors, encode, shapes, render_parts, target_masks, soften, settings.min_mask_px)
+    problem = _Problem(
+        model, regressors, encode, shapes, render_parts, target_masks, soften, augmented or encode, settings.min_mask_px
+    )
     for module in problem.trained():
         module.eval()
     with frozen(model.vaes):
@@ -270,7 +278,7 @@ def _optimise(
     for epoch in range(1, settings.epochs + 1):
         losses = []
         for rows in _batches(train, settings.batch, generator):
-            terms = problem.noisy_terms(rows, settings.encoding_noise, random)
+            terms = problem.training_terms(rows, settings.encoding_noise, random)
             total = terms.total(settings, lambda_parts)
             optimiser.zero_grad()
             total.backward()

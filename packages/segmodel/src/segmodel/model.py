@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from segmodel._files import write_json, write_whole
 from segmodel._subspace import coordinates
 from segmodel.blend import SeamBlender
 from segmodel.layout import PartLayout
@@ -35,7 +36,12 @@ class SegmentModel(nn.Module):
         vaes: one :class:`PartVae` per region, for the vertices ``layout.vertices(region)``.
         offset_regressor: rest latent to part box centres.
         radius_mm, n_solves: of the seam blending in :meth:`decode`.
+        training_record: how the model was trained, as JSON; an attribute that :meth:`save` writes and :meth:`load`
+            reads. :func:`segmodel.train.train_segment_vaes` records settings, digest of the training data and versions.
     """
+
+    file_format: ClassVar[str] = "neo3df-segmodel"
+    network_class: ClassVar[type[nn.Module]] = PartVae
 
     _part_ids: Tensor
     _rest_ids: Tensor
@@ -48,6 +54,7 @@ class SegmentModel(nn.Module):
         *,
         radius_mm: float = 30.0,
         n_solves: int = 3,
+        training_record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         for region in REGIONS:
@@ -62,6 +69,7 @@ class SegmentModel(nn.Module):
         self.vaes = nn.ModuleDict({region: vaes[region] for region in REGIONS})
         self.offset_regressor = offset_regressor
         self.radius_mm, self.n_solves = float(radius_mm), int(n_solves)
+        self.training_record = training_record
         self._blender: SeamBlender | None = None
         part_ids = torch.cat([torch.from_numpy(layout.vertices(part)) for part in PARTS])
         self.register_buffer("_part_ids", part_ids, persistent=False)
@@ -182,15 +190,18 @@ class SegmentModel(nn.Module):
             raise ValueError(f"shapes have {shapes.n_vertices} vertices, this model has {self.layout.n_vertices}")
 
     def save(self, directory: str | Path) -> None:
-        """Write ``model.safetensors`` and ``model.json`` into ``directory`` (created if needed)."""
+        """Write ``model.safetensors`` and ``model.json`` atomically into ``directory``, created if needed.
+
+        The JSON names what :meth:`load` checks and says how the model was trained.
+        """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         for name in ("labels", "faces", "template"):
             tensors[f"layout.{name}"] = torch.from_numpy(getattr(self.layout, name)).clone()
-        save_file(tensors, folder / "model.safetensors")
+        write_whole(folder / "model.safetensors", save(tensors))
         description = {
-            "format": "neo3df-segmodel",
+            "format": self.file_format,
             "format_version": FORMAT_VERSION,
             "package_version": version("neo3df-segmodel"),
             "units": "mm",
@@ -202,11 +213,12 @@ class SegmentModel(nn.Module):
             "latent_dims": self.latent_dims,
             "radius_mm": self.radius_mm,
             "n_solves": self.n_solves,
+            "training": self.training_record,
         }
-        (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "model.json", description)
 
     @classmethod
-    def load(cls, directory: str | Path, topology_hash: str | None = None) -> SegmentModel:
+    def load(cls, directory: str | Path, topology_hash: str | None = None) -> Self:
         """Read a model written by :meth:`save`, on the CPU, in eval mode.
 
         Args:
@@ -220,13 +232,13 @@ class SegmentModel(nn.Module):
         folder = Path(directory)
         for name in ("model.json", "model.safetensors"):
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name} does not exist: give a folder written by SegmentModel.save")
+                raise FileNotFoundError(f"{folder / name} does not exist: give a folder written by {cls.__name__}.save")
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         found = (description.get("format"), description.get("format_version"), description.get("units"))
-        if found != ("neo3df-segmodel", FORMAT_VERSION, "mm"):
+        if found != (cls.file_format, FORMAT_VERSION, "mm"):
             raise ValueError(
                 f"{folder / 'model.json'} is of format, version, units {found}, "
-                f"this package reads ('neo3df-segmodel', {FORMAT_VERSION}, 'mm'): train the model again"
+                f"{cls.__name__} reads ('{cls.file_format}', {FORMAT_VERSION}, 'mm'): train the model again"
             )
         stored = description["topology_hash"]
         if topology_hash is not None and topology_hash != stored:
@@ -240,13 +252,14 @@ class SegmentModel(nn.Module):
             raise ValueError(f"{folder}: model.json names topology {stored}, the weights hold {layout.topology_hash}")
         state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
         dims = description["latent_dims"]
-        vaes = {r: PartVae(state[f"vaes.{r}.mean"], state[f"vaes.{r}.basis"], dims[r]) for r in REGIONS}
+        vaes = {r: cls.network_class(state[f"vaes.{r}.mean"], state[f"vaes.{r}.basis"], dims[r]) for r in REGIONS}
         model = cls(
             layout,
-            vaes,
+            cast(dict[str, PartVae], vaes),
             OffsetRegressor(dims["rest"]),
             radius_mm=description["radius_mm"],
             n_solves=description["n_solves"],
+            training_record=description.get("training"),
         )
         model.load_state_dict(state)
         return model.eval()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segmodel._subspace import Subspace
+from segmodel._subspace import ShapePenalty, Subspace
 from segmodel._threading import read_threads, thread_hidden
 
 HIDDEN = (512, 128)
@@ -133,16 +133,19 @@ def reparameterise(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
     return mu + torch.exp(0.5 * logvar) * noise
 
 
-def vae_loss(vae: PartVae, coordinates: Tensor, smoothness: Tensor, noise: Tensor) -> VaeLoss:
+def vae_loss(
+    vae: PartVae, coordinates: Tensor, smoothness: Tensor, noise: Tensor, penalty: ShapePenalty | None = None
+) -> VaeLoss:
     """Terms of the training loss of NEO-3DF section 3.1 in reduced form.
 
     Args:
         coordinates: ``(B, r)`` of the training shapes. smoothness: ``S (r, r)`` of
-            :func:`segmodel._subspace.smoothness_factor`. noise: ``(B, D)`` standard normal.
+            :func:`segmodel._subspace.smoothness_factor`; the identity for none. noise: ``(B, D)`` standard normal.
+        penalty: smoothness of the decoded shape itself, :func:`segmodel._subspace.shape_penalty`.
     """
     mu, logvar = vae.encode_coordinates(coordinates)
-    error = vae.decode_coordinates(reparameterise(mu, logvar, noise)) - coordinates
-    return VaeLoss(
-        fit=(error @ smoothness).square().sum(dim=1).mean(),
-        kl=kl_to_standard_normal(mu, logvar).sum(dim=1).mean(),
-    )
+    decoded = vae.decode_coordinates(reparameterise(mu, logvar, noise))
+    fit = ((decoded - coordinates) @ smoothness).square().sum(dim=1).mean()
+    if penalty is not None:
+        fit = fit + (decoded @ penalty.factor + penalty.offset).square().sum(dim=1).mean() + penalty.constant.sum()
+    return VaeLoss(fit=fit, kl=kl_to_standard_normal(mu, logvar).sum(dim=1).mean())
