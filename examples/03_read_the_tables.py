@@ -24,7 +24,7 @@ print(
 print("the faces whose fit moved most")
 print(
     duckdb.sql(f"""
-        SELECT face_id, round(moved_mean, 2) AS moved_mm, round(largest_control, 2) AS largest_control, seconds
+        SELECT face_id, round(moved_mean, 2) AS moved_mm, round(largest_control, 2) AS largest_control
         FROM '{folder["fit_photos"]}/fits-*.parquet' ORDER BY moved_mean DESC LIMIT 5
     """)
 )

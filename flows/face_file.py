@@ -1,4 +1,4 @@
-"""``face.json``: one editable face of a run, its editor, and the files that other programs open (OBJ, PLY, GLB)."""
+"""``face.json``: one editable face of a run, and the files that other programs open (OBJ, PLY, GLB, STL)."""
 
 import json
 from collections.abc import Mapping
@@ -8,26 +8,29 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from editing import (
     ControllerMap,
     FaceEditor,
     FaceState,
-    MeasurementLandmarks,
     control_morphs,
     export_glb,
     export_obj,
     export_ply,
+    export_stl,
+    expression_morphs,
 )
 
 from .atomic import replacing
 from .contracts import PARTS, REGIONS
 from .errors import UserError
+from .face_editor import editor_of
+from .face_texture import FaceTexture, read_texture
 from .run_model import PartFace, PartFaceModel, Pose, load_controllers, load_part_face_model
 from .store import find_output
 
-Array = NDArray[np.floating]
+BACK_WALL_MM = 5.0
+"""How far behind the face the flat back of a printed one lies."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,16 @@ class RunFace:
         return path
 
 
+def state_in(text: str) -> FaceState:
+    """The editor's state in the text of a face file, with or without what :class:`RunFace` writes beside it."""
+    return FaceState.from_json(text, beside=("name", "run", "topology_hash", "pose"))
+
+
 def read_face(path: Path) -> RunFace:
     """Read what :meth:`RunFace.write` wrote; UserError in one line for anything else."""
     try:
         text = path.read_text(encoding="utf-8")
-        state, content = FaceState.from_json(text), json.loads(text)
+        state, content = state_in(text), json.loads(text)
         at = content["pose"]
         pose = Pose(*(torch.tensor([at[key]]) for key in ("expression", "angles_rad", "translation_mm")))
         run = (path.parent / content["run"]).resolve()
@@ -87,52 +95,56 @@ def named_controls(controllers: ControllerMap, flat: NDArray[np.floating]) -> di
     return {name: float(value) for name, value in zip(names, flat, strict=True)}
 
 
-def editor_of(
-    model: PartFaceModel, state: FaceState, controllers: ControllerMap, points: MeasurementLandmarks | None = None
-) -> FaceEditor:
-    """An editor of one face. Edits of the rest carry the parts along by what the offset regressor says they move."""
-    base_rest = torch.from_numpy(np.array(state.latents["rest"], np.float32))[None]
+def write_mesh(model: PartFaceModel, editor: FaceEditor, path: Path, texture: FaceTexture | None = None) -> Path:
+    """Write the editor's face as ``.obj``, ``.ply``, ``.glb`` or ``.stl``.
 
-    @torch.no_grad()
-    def decode(latents: dict[str, NDArray[np.float64]], offsets: NDArray[np.float64] | None) -> tuple[Array, Array]:
-        z = {region: _row(values) for region, values in latents.items()}
-        placed = model.segments.offsets(z["rest"])
-        if offsets is not None:
-            placed = _row(offsets) + placed - model.segments.offsets(base_rest)
-        composed, rest = model.compose(z, placed)
-        return composed[0].numpy(), rest[0].numpy()
-
-    @torch.no_grad()
-    def blend(composed: Array, rest: Array) -> Array:
-        return model.blender(_row(composed), _row(rest))[0].numpy()
-
-    return FaceEditor(state, decode, blend, controllers, points)
-
-
-def _row(values: Array) -> Tensor:
-    return torch.from_numpy(np.array(values, np.float32))[None]
-
-
-def write_mesh(model: PartFaceModel, editor: FaceEditor, path: Path) -> Path:
-    """Write the editor's face as ``.obj``, ``.ply`` or ``.glb``; the GLB has every control as a named morph target."""
+    With its skin where there is a ``texture``, else in the colours of the parts. The GLB has every control and every
+    expression as a named morph target; the STL is closed by a back wall, for printing.
+    """
     vertices, labels = editor.vertices(), model.segments.layout.labels
-    faces, uv = model.face_model.faces, model.face_model.uv
+    faces, uv = model.face_model.faces, model.face_model.uv if texture is None else texture.uv
+    picture = None if texture is None else texture.picture
+    colours = None if texture is None else texture.colours
     match path.suffix:
         case ".obj":
-            export_obj(path, vertices, faces, uv=uv, labels=labels)
+            given = None if picture is not None else colours
+            export_obj(path, vertices, faces, uv=uv, labels=labels, texture=picture, vertex_colours=given)
         case ".ply":
-            export_ply(path, vertices, faces, labels=labels)
+            export_ply(path, vertices, faces, labels=labels, vertex_colours=colours)
         case ".glb":
-            morphs = control_morphs(editor)
-            extras = {"morph_unit": "1 sigma", "morph_max_error_mm_at_3_sigma": morphs.max_error_mm}
-            export_glb(path, vertices, faces, uv=uv, labels=labels, morph_targets=morphs.deltas, extras=extras)
+            _write_glb(model, editor, path, texture)
+        case ".stl":
+            export_stl(path, vertices, faces, back_wall_mm=BACK_WALL_MM)
         case _:
-            raise UserError(f"cannot write {path.name}: the ending must be .obj, .ply or .glb")
+            raise UserError(f"cannot write {path.name}: the ending must be .obj, .ply, .glb or .stl")
     return path
 
 
+def _write_glb(model: PartFaceModel, editor: FaceEditor, path: Path, texture: FaceTexture | None) -> None:
+    face_model = model.face_model
+    controls = control_morphs(editor)
+    expressions = expression_morphs(face_model.ex_basis, face_model.ex_names, face_model.ex_range)
+    extras = {
+        "morph_families": {"controls": list(controls.deltas), "expressions": list(expressions)},
+        "morph_unit": {"controls": "1 = 1 sigma", "expressions": "1 = full"},
+        "morph_max_error_mm_at_3_sigma": controls.max_error_mm,
+        "morph_range_sigma": controls.range_sigma,
+    }
+    export_glb(
+        path,
+        editor.vertices(),
+        face_model.faces,
+        uv=face_model.uv if texture is None else texture.uv,
+        labels=model.segments.layout.labels if texture is None else None,
+        vertex_colours=texture.colours if texture is not None and texture.picture is None else None,
+        texture=None if texture is None else texture.picture,
+        morph_targets={**controls.deltas, **expressions},
+        extras=extras,
+    )
+
+
 def export_face(source: Path, target: Path) -> Path:
-    """``neo3df export FACE -o FILE``: decode a ``face.json`` with its run's model and write the mesh."""
+    """``neo3df export FACE -o FILE``: decode a ``face.json`` with its run's model and write the textured mesh."""
     stored = read_face(source)
     stages = ("build_dataset", "train_segments", "learn_modes", "fit_controllers")
     inputs = {stage: find_output(stored.run, stage) for stage in stages}
@@ -141,4 +153,5 @@ def export_face(source: Path, target: Path) -> Path:
     if topology != stored.topology:
         raise UserError(f"{source} belongs to topology {stored.topology[:12]}, run {stored.run} has {topology[:12]}")
     controllers, points = load_controllers(inputs, model)
-    return write_mesh(model, editor_of(model, stored.state, controllers, points), target)
+    texture = read_texture(source.parent, model.face_model)
+    return write_mesh(model, editor_of(model, stored.state, controllers, points), target, texture)

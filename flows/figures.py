@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from editing import ControllerMap, FaceEditor, MeasurementLandmarks, part_colours
 
 from .contracts import PARTS
-from .face_file import editor_of, state_of
+from .face_editor import editor_of
+from .face_file import state_of
 from .pictures import Rgb, Studio, difference, heat_colours, jpeg_bytes, montage, overlay, png_bytes
 from .run_data import RunFaces
 from .run_model import PartFaceModel

@@ -16,8 +16,10 @@ from .atomic import replacing
 from .config import RunConfig, parse_config
 from .console import print_reconstructions
 from .errors import UserError
-from .face_file import RunFace, editor_of, named_controls, state_of, write_mesh
+from .face_editor import editor_of
+from .face_file import RunFace, named_controls, state_of, write_mesh
 from .face_fit import FittedFaces, PartFitter
+from .face_texture import photo_texture
 from .fit_table import write_fits
 from .pictures import overlay, png_bytes
 from .progress import make_progress, track
@@ -39,6 +41,7 @@ class Reconstruction:
     face: PartFace
     controls: dict[str, float]
     pose: Pose
+    camera: Camera
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
     fitted: FittedFaces | None
@@ -76,16 +79,17 @@ class Reconstructor:
         )
         before = self._labels(start, pose, camera)
         if not prepared.has_mask:
-            return Reconstruction(photo, prepared, start, {}, pose, before, before, None)
+            return Reconstruction(photo, prepared, start, {}, pose, camera, before, before, None)
         fitted = self._fitter.fit(start, pose, prepared.labels[None], prepared.ignore[None])
         after = self._labels(fitted.face, fitted.pose, camera)
         controls = named_controls(self.controllers, fitted.controls[0])
-        return Reconstruction(photo, prepared, fitted.base, controls, fitted.pose, before, after, fitted)
+        return Reconstruction(photo, prepared, fitted.base, controls, fitted.pose, camera, before, after, fitted)
 
     def _start(self, prepared: PreparedPhoto, identity: NDArray[np.float32]) -> PartFace:
         if self.config.fit.start == "network":
             points = five_points(prepared.landmarks)[None].astype(np.float32)
-            return self._network(prepared.crop[None], points)
+            face = self._network(prepared.crop[None], points)
+            return PartFace(self.model.padded(face.latents), face.offsets)
         with torch.no_grad():
             return self.model.encode(torch.from_numpy(self.face_model.shape(identity)))
 
@@ -139,8 +143,13 @@ def _write_face(machine: Reconstructor, made: Reconstruction, folder: Path) -> N
     state = state_of(made.face, made.controls)
     RunFace(made.prepared.face_id, machine.run_dir.resolve(), topology, state, made.pose).write(folder / "face.json")
     editor = editor_of(machine.model, state, machine.controllers)
+    with torch.no_grad():
+        posed = machine.model.posed(torch.tensor(editor.vertices())[None], made.pose)[0].numpy()
+    texture = photo_texture(machine.face_model, machine.model.segments.layout.labels, posed, made.camera, made.photo)
+    if texture is not None:
+        texture.write(folder)
     for name in ("mesh.obj", "mesh.glb"):
-        write_mesh(machine.model, editor, folder / name)
+        write_mesh(machine.model, editor, folder / name, texture)
     for name, picture in (
         ("labels.png", made.after),
         ("labels_before.png", made.before),
@@ -156,6 +165,6 @@ def _write_tables(machine: Reconstructor, made: list[Reconstruction], rejected: 
     if with_mask:
         names, fitted = zip(*with_mask, strict=True)
         seconds = np.array([f.result.seconds for f in fitted])
-        write_fits(out / "fits.parquet", names, fitted, seconds, machine.config.fit, topology)
+        write_fits(out / "fits.parquet", names, fitted, machine.config.fit, topology, seconds)
     table = {key: [getattr(r, key) for r in rejected] for key in ("path", "code", "detail")}
     write_table(out / "rejected.parquet", "rejected", table)

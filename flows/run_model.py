@@ -156,21 +156,22 @@ class Network:
         return PartFace(latents, self.offsets(latents["rest"]))
 
 
-def load_run_encoder(pretrained: Path, name: str) -> FaceEncoder:
-    """The encoder of a finished train_regressors stage: with the weights kept there, else those of the asset."""
-    kept = sorted(pretrained.glob("encoder.*"))
+def load_run_encoder(folder: Path, name: str) -> FaceEncoder:
+    """The encoder of a finished stage: with the weights kept in its folder, else those of the asset."""
+    kept = sorted(folder.glob("encoder.*"))
     return load_encoder(name, kept[0] if kept else None)
 
 
 def load_network(inputs: Mapping[str, Path], encoder: str, *, fine_tuned: bool) -> Network:
-    """The image network, before or after fine-tuning."""
+    """The image network, before or after fine-tuning, which keeps an encoder of its own if it trained it."""
     pretrained = inputs["train_regressors"]
     folder = inputs["fine_tune"] if fine_tuned else pretrained
     offsets = SegmentModel.load(inputs["train_segments"] / "model").offset_regressor
     if fine_tuned:
         offsets.load_state_dict(torch.load(folder / "offsets.pt", weights_only=True))
     regressors = ImageRegressors.load(folder / "regressors.safetensors")
-    return Network(load_run_encoder(pretrained, encoder), regressors, offsets)
+    encoder_folder = folder if any(folder.glob("encoder.*")) else pretrained
+    return Network(load_run_encoder(encoder_folder, encoder), regressors, offsets)
 
 
 def load_controllers(inputs: Mapping[str, Path], model: PartFaceModel) -> tuple[ControllerMap, MeasurementLandmarks]:

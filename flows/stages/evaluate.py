@@ -13,7 +13,8 @@ from fitting import PartOverlap, part_iou, render_labels
 
 from ..contracts import PARTS, REGIONS
 from ..errors import UserError
-from ..face_file import RunFace, editor_of, named_controls, state_of, write_mesh
+from ..face_editor import editor_of
+from ..face_file import RunFace, named_controls, state_of, write_mesh
 from ..face_fit import CAMERA
 from ..figures import Gallery
 from ..metrics import MetricRows

@@ -1,6 +1,7 @@
 """A small labelled face for the editing tests: an oval grid, elliptic parts, 68 landmarks and linear part models."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -59,6 +60,51 @@ class GridFace:
             moved = self.vertices[own] + np.einsum("vcd,...d->...vc", self.basis[part][own], latents[part])
             composed[..., own, :] = moved + (0 if offsets is None else np.array([0.0, *offsets[k]]))
         return composed, rest
+
+
+@dataclass(frozen=True)
+class GridDecoder:
+    """`GridFace` in the steps of `editing.FaceDecoder`; ``blend`` gets composed and rest, (V, 3) each.
+
+    ``calls`` lists the steps that were run.
+    """
+
+    face: GridFace
+    blend: Callable = lambda composed, rest: composed
+    calls: list = field(default_factory=list)
+
+    latent_mean: dict = field(default_factory=lambda: {region: np.zeros(size) for region, size in LATENT.items()})
+    latent_std: dict = field(default_factory=lambda: {region: np.ones(size) for region, size in LATENT.items()})
+
+    def decode(self, region, latent):
+        """The region's own vertices about its box centre; all vertices for the rest."""
+        self.calls.append(region)
+        own = self.own(region)
+        shape = self.face.vertices[own] + self.face.basis[region][own] @ latent
+        if region != "rest":
+            shape[:, 1:] -= self.centre(region)
+        return shape
+
+    def place(self, rest_latent):
+        """Template centres, moved as the rest under the part moves on average; float32 as networks give."""
+        self.calls.append("place")
+        moved = [(self.face.basis["rest"][self.own(part), 1:] @ rest_latent).mean(axis=0) for part in PARTS]
+        return (np.array([self.centre(part) for part in PARTS]) + moved).astype(np.float32)
+
+    def assemble(self, shapes, centres):
+        self.calls.append("assemble")
+        rest = shapes["rest"].copy()
+        composed = rest.copy()
+        for part, centre in zip(PARTS, centres, strict=True):
+            composed[self.own(part)] = shapes[part] + [0.0, *centre]
+        return self.blend(composed, rest)
+
+    def own(self, region):
+        return slice(None) if region == "rest" else self.face.labels == LABEL_IDS[region]
+
+    def centre(self, part):
+        box = self.face.vertices[self.own(part), 1:]
+        return (box.max(axis=0) + box.min(axis=0)) / 2
 
 
 def grid_face():
@@ -120,3 +166,19 @@ def latents():
 @pytest.fixture(scope="session")
 def controllers(face, points, latents):
     return ControllerMap.fit(measure(face.decode(latents)[0], points), latents)
+
+
+@pytest.fixture
+def decoder(face):
+    return GridDecoder(face)
+
+
+@pytest.fixture
+def bent_decoder(face):
+    """Its blend is not linear: bends what lies off the template, and mixes in a little of the rest."""
+
+    def bend(composed, rest):
+        off = 0.9 * composed + 0.1 * rest - face.vertices
+        return face.vertices + off + 0.02 * off * np.abs(off)
+
+    return GridDecoder(face, bend)

@@ -98,7 +98,7 @@ def test_glb_morph_targets_keep_names_and_movements(face, tmp_path):
     assert gltf.asset.extras["errors_mm"] == [0.1]
     for target, delta in zip(primitive.targets, targets.values(), strict=True):
         attributes = target if isinstance(target, dict) else {k: v for k, v in vars(target).items() if v is not None}
-        assert list(attributes) == ["POSITION"]
+        assert sorted(attributes) == ["NORMAL", "POSITION"], "every target has the same attributes"
         read = read_accessor(gltf, attributes["POSITION"])
         np.testing.assert_allclose(read, delta / 1000, rtol=0, atol=1e-8)
         accessor = gltf.accessors[attributes["POSITION"]]
@@ -106,17 +106,32 @@ def test_glb_morph_targets_keep_names_and_movements(face, tmp_path):
         np.testing.assert_allclose(accessor.max, read.max(axis=0), atol=1e-12)
 
 
+def test_normals_turn_with_a_morph_target(face, tmp_path):
+    delta = 0.2 * face.vertices * [1, 0, 0] * (face.labels == LABEL_IDS["nose"])[:, None]
+    gltf, _, primitive = read_glb(export_glb(tmp_path / "f.glb", face.vertices, face.faces, morph_targets={"a": delta}))
+    turned, _, moved = read_glb(export_glb(tmp_path / "g.glb", face.vertices + delta, face.faces))
+    wanted = read_accessor(turned, moved.attributes.NORMAL)
+    start = read_accessor(gltf, primitive.attributes.NORMAL)
+    (target,) = primitive.targets
+    index = target["NORMAL"] if isinstance(target, dict) else target.NORMAL
+    assert np.abs(wanted - start).max() > 0.05
+    np.testing.assert_allclose(start + read_accessor(gltf, index), wanted, atol=0.0101)
+
+
 def test_local_targets_are_sparse_and_global_ones_are_not(face, tmp_path):
-    everywhere = np.ones_like(face.vertices)
+    everywhere = np.random.default_rng(0).normal(size=face.vertices.shape)
     targets = {"local": local_delta(face), "global": everywhere}
     path = export_glb(tmp_path / "f.glb", face.vertices, face.faces, morph_targets=targets)
     gltf = pygltflib.GLTF2().load(str(path))
     sparse = [accessor.sparse for accessor in gltf.accessors if accessor.sparse]
-    assert [s.count for s in sparse] == [int((face.labels == LABEL_IDS["nose"]).sum())]
+    nose = int((face.labels == LABEL_IDS["nose"]).sum())
+    moved, turned = (s.count for s in sparse)
+    assert moved == nose
+    assert 0 < turned < 2 * nose
     content = path.read_bytes()
     document = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
-    (local,) = (accessor for accessor in document["accessors"] if "sparse" in accessor)
-    assert not {"bufferView", "byteOffset"} & set(local), "the schema allows byteOffset beside a bufferView only"
+    for local in (accessor for accessor in document["accessors"] if "sparse" in accessor):
+        assert not {"bufferView", "byteOffset"} & set(local), "the schema allows byteOffset beside a bufferView only"
     plain = export_glb(tmp_path / "g.glb", face.vertices, face.faces, morph_targets={"global": everywhere})
     assert path.stat().st_size - plain.stat().st_size < 16 * len(face.vertices) * 0.1 + 600
 
@@ -144,7 +159,7 @@ def test_large_meshes_get_wide_indices(tmp_path):
     delta[69_999] = 1
     gltf, _, primitive = read_glb(export_glb(tmp_path / "f.glb", vertices, faces, morph_targets={"far": delta}))
     np.testing.assert_array_equal(read_accessor(gltf, primitive.indices).ravel(), faces[0])
-    assert [a.sparse.indices.componentType for a in gltf.accessors if a.sparse] == [pygltflib.UNSIGNED_INT]
+    assert {a.sparse.indices.componentType for a in gltf.accessors if a.sparse} == {pygltflib.UNSIGNED_INT}
 
 
 def test_trimesh_reads_the_glb(face, tmp_path):
@@ -207,6 +222,31 @@ def test_obj_texture_with_coordinates_per_corner(face, tmp_path):
     assert "map_Kd f.png" in (tmp_path / "f.mtl").read_text()
     with Image.open(tmp_path / "f.png") as stored:
         np.testing.assert_array_equal(np.asarray(stored), texture)
+
+
+def test_obj_with_texture_comes_back_from_another_reader(face, tmp_path):
+    trimesh = pytest.importorskip("trimesh", reason="trimesh is a development check only")
+    uv = (face.flat[:, :2] + [72, 78]) / [144, 164]
+    texture = np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)
+    path = export_obj(tmp_path / "f.obj", face.vertices, face.faces, uv=uv, texture=texture)
+    mesh = trimesh.load(path, process=False)
+    np.testing.assert_allclose(mesh.vertices, face.vertices, atol=1e-6)
+    np.testing.assert_array_equal(mesh.faces, face.faces)
+    np.testing.assert_allclose(mesh.visual.uv, uv, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(mesh.visual.material.image), texture)
+
+
+def test_vertex_colours_reach_obj_and_ply(face, tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, face.vertices.shape, dtype=np.uint8)
+    lines = export_obj(tmp_path / "f.obj", face.vertices, face.faces, vertex_colours=colours).read_text().splitlines()
+    read = np.array([line.split()[4:] for line in lines if line.startswith("v ")], dtype=float)
+    np.testing.assert_array_equal(np.rint(255 * read), colours)
+    path = export_ply(tmp_path / "f.ply", face.vertices, face.faces, labels=face.labels, vertex_colours=colours)
+    header, _, body = path.read_bytes().partition(b"end_header\n")
+    assert b"property uchar red\nproperty uchar green\nproperty uchar blue\nproperty uchar label\n" in header
+    rows = np.frombuffer(body, np.uint8, 28 * len(face.vertices)).reshape(-1, 28)
+    np.testing.assert_array_equal(rows[:, 24:27], colours)
+    np.testing.assert_array_equal(rows[:, 27], face.labels)
 
 
 def test_triangle_label_is_the_majority_or_rest():
@@ -290,6 +330,8 @@ def test_wrong_glb_and_obj_options_are_refused(face, tmp_path):
         (export_glb, {"morph_targets": {"id_a": v[:-1]}}, r"morph target 'id_a' has shape \(4858, 3\)"),
         (export_glb, {"morph_targets": {"id_a": v * np.nan}}, "morph target 'id_a' is not finite"),
         (export_obj, {"texture": texture}, "a texture needs uv"),
+        (export_obj, {"vertex_colours": np.zeros(v.shape)}, "vertex_colours are float64"),
+        (export_ply, {"vertex_colours": np.zeros((3, 3), np.uint8)}, r"vertex_colours are uint8 \(3, 3\)"),
         (export_obj, {"uv_faces": f}, "uv_faces without uv"),
         (export_obj, {"uv": uv[:-1]}, "one per vertex"),
         (export_obj, {"uv": uv, "uv_faces": f + 1}, "uv_faces have shape"),

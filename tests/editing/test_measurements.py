@@ -190,6 +190,30 @@ def test_points_are_found_on_a_translated_and_scaled_template_too(face, points):
         np.testing.assert_array_equal(moved.points[name], points.points[name], err_msg=name)
 
 
+def test_points_do_not_depend_on_the_numbers_of_the_vertices(face, points):
+    before = measure(face.vertices, points)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(face.vertices))
+        xyz, landmarks = face.vertices[order], np.argsort(order)[face.landmarks68]
+        after = measure(xyz, MeasurementLandmarks.from_template(xyz, face.labels[order], landmarks))
+        for region in REGIONS:
+            np.testing.assert_array_equal(after[region], before[region], err_msg=region)
+
+
+def test_a_finer_mesh_of_the_same_face_measures_the_same(face, points):
+    """New vertices halve every edge; a point moves to one of them where that fits the rule better, by half an edge."""
+    edges = np.unique(np.sort(face.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)
+    ends = face.labels[edges]
+    labels = np.concatenate([face.labels, np.where(ends[:, 0] == ends[:, 1], ends[:, 0], LABEL_IDS["rest"])])
+    xyz = np.concatenate([face.vertices, face.vertices[edges].mean(axis=1)])
+    edge_mm = np.linalg.norm(np.diff(face.vertices[edges], axis=1), axis=2).mean()
+    before = measurement_values(measure(face.vertices, points))
+    after = measurement_values(measure(xyz, MeasurementLandmarks.from_template(xyz, labels, face.landmarks68)))
+    moved = {name: abs(after[name] - before[name]) for name in before}
+    assert max(moved.values()) < edge_mm, moved
+    assert np.median(list(moved.values())) < 0.25 * edge_mm
+
+
 def test_a_part_that_is_missing_names_the_controller(face):
     labels = np.where(face.labels == LABEL_IDS["nose"], LABEL_IDS["rest"], face.labels)
     with pytest.raises(ValueError, match=r"cannot resolve nose\.tip_height: no vertex is labelled nose \(4\)"):

@@ -14,7 +14,9 @@ from flows import cli
 from flows.contracts import REGIONS
 from flows.controller_table import read_controllers, write_controllers
 from flows.errors import UserError
-from flows.face_file import editor_of, export_face, named_controls, read_face, state_of
+from flows.face_editor import editor_of
+from flows.face_file import export_face, named_controls, read_face, state_of
+from flows.face_texture import textured
 from flows.run_model import Pose, load_controllers, load_part_face_model
 from flows.tables import read_table
 
@@ -43,6 +45,11 @@ def editor(model, controllers, stored):
 
 def shapes_of(run):
     return read_table(sorted(run.output("fit_photos").glob("shapes-*.parquet")), "shapes")
+
+
+def without(text, field):
+    """A JSON object's text without one of its fields."""
+    return json.dumps({key: value for key, value in json.loads(text).items() if key != field})
 
 
 def read_glb(path):
@@ -86,8 +93,9 @@ def test_the_example_is_the_first_fitted_face(stored, editor, tiny_run):
     [
         (lambda text: text[:200], "cannot read face .*not a face file"),
         (lambda text: text.replace("neo3df-face", "cube"), "cannot read face .*its format must be 'neo3df-face'"),
-        (lambda text: text.replace('"pose"', '"place"'), "lacks 'pose': give a face.json written by neo3df"),
-        (lambda text: text.replace('"topology_hash"', '"hash"'), "lacks 'topology_hash'"),
+        (lambda text: without(text, "pose"), "lacks 'pose': give a face.json written by neo3df"),
+        (lambda text: without(text, "topology_hash"), "lacks 'topology_hash'"),
+        (lambda text: text.replace('"pose"', '"place"'), "cannot read face .*unknown field 'place'"),
     ],
 )
 def test_what_is_no_face_is_refused_in_one_line(change, message, stored, tmp_path):
@@ -165,13 +173,18 @@ def test_controllers_come_back_from_their_table_exactly(tiny_run, controllers, t
 
 def test_glb_of_the_run_has_thirty_named_morph_targets_in_metres(tiny_run, model, controllers, editor):
     document, vertices, triangles, names = read_glb(tiny_run.output("evaluate") / "face.glb")
-    assert names == [f"id_{name.replace('.', '_')}" for name in editor.names]
-    assert len(set(names)) == 30
+    controls = [f"id_{name.replace('.', '_')}" for name in editor.names]
+    assert len(set(controls)) == 30
+    expressions = ["smile", "blinkLeft", "blinkRight", "jawOpen", "browRaise", "browLower", "pucker", "mouthFrown"]
+    assert names == [*controls, *expressions]
+    assert document.asset.extras["morph_families"] == {"controls": controls, "expressions": expressions}
+    assert document.asset.extras["morph_unit"] == {"controls": "1 = 1 sigma", "expressions": "1 = full"}
     np.testing.assert_allclose(vertices, editor.vertices() / 1000, atol=1e-7)
     assert 0.1 < np.ptp(vertices[:, 1]) < 0.4, "a face is some 20 cm high"
     np.testing.assert_array_equal(triangles, model.face_model.faces)
     assert document.asset.extras["unit"] == "metre"
-    assert set(document.asset.extras["morph_max_error_mm_at_3_sigma"]) == set(names)
+    assert set(document.asset.extras["morph_max_error_mm_at_3_sigma"]) == set(controls)
+    assert set(document.asset.extras["morph_range_sigma"]) == set(controls)
 
 
 @pytest.mark.parametrize("suffix", [".obj", ".ply", ".glb"])
@@ -216,12 +229,29 @@ def test_export_refuses_another_topology_another_ending_and_a_lost_run(stored, t
     with pytest.raises(UserError, match=r"other\.json belongs to topology 000000000000, run .* has [0-9a-f]{12}"):
         export_face(other, tmp_path / "face.glb")
     face = stored.write(tmp_path / "face.json")
-    with pytest.raises(UserError, match=r"cannot write face\.stl: the ending must be \.obj, \.ply or \.glb"):
-        export_face(face, tmp_path / "face.stl")
+    with pytest.raises(UserError, match=r"cannot write face\.fbx: the ending must be \.obj, \.ply, \.glb or \.stl"):
+        export_face(face, tmp_path / "face.fbx")
     lost = replace(stored, run=tmp_path / "nowhere").write(tmp_path / "lost.json")
     with pytest.raises(UserError, match=r"nowhere is not a run folder: no run\.json"):
         export_face(lost, tmp_path / "face.glb")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["face.json", "lost.json", "other.json"]
+
+
+def test_export_keeps_the_texture_beside_the_face_and_closes_the_print(stored, model, tmp_path):
+    texture = textured(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8), model.face_model.uv)
+    texture.write(tmp_path)
+    face = stored.write(tmp_path / "face.json")
+    document = read_glb(export_face(face, tmp_path / "face.glb"))[0]
+    assert len(document.images) == 1
+    export_face(face, tmp_path / "face.obj")
+    assert "map_Kd face.png" in (tmp_path / "face.mtl").read_text()
+    assert (tmp_path / "face.png").exists()
+    header = export_face(face, tmp_path / "face.ply").read_bytes().partition(b"end_header")[0]
+    assert b"uchar red" in header
+    trimesh = pytest.importorskip("trimesh", reason="trimesh is a development check only")
+    printed = trimesh.load(export_face(face, tmp_path / "face.stl"))
+    assert printed.is_watertight
+    assert printed.volume > 0
 
 
 def test_faces_are_taken_apart_and_put_together_again(model, tiny_run):

@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from editing import LABEL_IDS
 from flows.contracts import PARTS
 from flows.errors import UserError
-from flows.face_file import editor_of, read_face
+from flows.face_editor import editor_of
+from flows.face_file import read_face
+from flows.face_texture import read_texture
 from flows.reconstruct import newest_run, reconstruct
 from flows.run_model import load_controllers, load_part_face_model
 from flows.tables import read_table
 
-FILES = ("face.json", "labels.png", "labels_before.png", "mesh.glb", "mesh.mtl", "mesh.obj", "overlay.png")
+MESHES = ("mesh.glb", "mesh.mtl", "mesh.obj", "mesh.png")
+FILES = ("face.json", "labels.png", "labels_before.png", *MESHES, "overlay.png", "texture.png")
 BAD = {
     "noise.png": "no_face",
     "truncated.jpg": "unreadable",
@@ -129,6 +133,20 @@ def test_face_json_rebuilds_the_mesh(made, tiny_run):
     lines = (line.split() for line in (made / "0" / "mesh.obj").read_text().splitlines() if line.startswith("v "))
     np.testing.assert_allclose(np.array([line[1:4] for line in lines], float), vertices, atol=1e-3)
     assert json.loads((made / "0" / "face.json").read_text())["pose"]["angles_rad"]
+
+
+def test_the_texture_shows_the_photo(made, faces, tiny_run):
+    """Its skin has the colour of the photo's."""
+    model = load_part_face_model({o.name: o.folder for o in tiny_run.outcomes})
+    for name in ("0", "2"):
+        texture = read_texture(made / name, model.face_model)
+        assert texture.picture.shape == (1024, 1024, 3)
+        with Image.open(made / name / "mesh.png") as beside:
+            np.testing.assert_array_equal(np.asarray(beside), texture.picture)
+        with Image.open(faces / f"{name}.jpg") as photo, Image.open(faces / f"{name}.png") as mask:
+            skin = np.asarray(photo.resize(mask.size).convert("RGB"))[np.asarray(mask) == 1]
+        shown = texture.colours[model.segments.layout.labels == LABEL_IDS["rest"]]
+        assert np.abs(np.median(shown, axis=0) - np.median(skin, axis=0)).max() < 25
 
 
 def test_bad_inputs_are_set_aside_with_their_reason(made):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
@@ -23,16 +24,20 @@ class CheckedMesh:
     faces: NDArray[np.int64]
     labels: NDArray[np.int64] | None
 
-    @property
+    @cached_property
     def normals(self) -> NDArray[np.float64]:
-        """Unit vertex normals ``(V, 3)``, area-weighted; +z where a vertex has no triangle with an area."""
-        corners = self.vertices[self.faces]
-        area_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        summed = np.zeros_like(self.vertices)
-        for corner in range(3):
-            np.add.at(summed, self.faces[:, corner], area_normals)
-        length = np.linalg.norm(summed, axis=1, keepdims=True)
-        return np.where(length > 1e-12, summed / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
+        """Unit vertex normals ``(V, 3)``."""
+        return vertex_normals(self.vertices, self.faces)
+
+
+def vertex_normals(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Unit vertex normals ``(V, 3)``, area-weighted; +z where a vertex has no triangle with an area."""
+    corners = vertices[faces]
+    area_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    owner = faces.ravel()
+    summed = np.stack([np.bincount(owner, np.repeat(axis, 3), len(vertices)) for axis in area_normals.T], axis=1)
+    length = np.linalg.norm(summed, axis=1, keepdims=True)
+    return np.where(length > 1e-12, summed / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
 
 
 def checked_mesh(vertices: ArrayLike, faces: ArrayLike, labels: ArrayLike | None = None) -> CheckedMesh:
@@ -71,6 +76,14 @@ def checked_uv(uv: ArrayLike, n_vertices: int | None) -> NDArray[np.float64]:
     if not np.isfinite(coordinates).all():
         raise ValueError("uv has coordinates that are not finite")
     return coordinates
+
+
+def checked_colours(colours: ArrayLike, n_vertices: int) -> NDArray[np.uint8]:
+    """Vertex colours ``(V, 3)`` uint8 sRGB; ValueError for anything else."""
+    values = np.asarray(colours)
+    if values.dtype != np.uint8 or values.shape != (n_vertices, 3):
+        raise ValueError(f"vertex_colours are {values.dtype} {values.shape}: expected uint8 {(n_vertices, 3)}")
+    return values
 
 
 def png_bytes(texture: ArrayLike) -> bytes:

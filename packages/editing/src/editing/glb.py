@@ -11,12 +11,23 @@ import numpy as np
 import pygltflib as gltf
 from numpy.typing import ArrayLike, NDArray
 
-from editing._mesh import CheckedMesh, checked_mesh, checked_uv, png_bytes, write_atomically
+from editing._gltf import GltfFile, smallest_uint
+from editing._mesh import (
+    CheckedMesh,
+    checked_colours,
+    checked_mesh,
+    checked_uv,
+    png_bytes,
+    vertex_normals,
+    write_atomically,
+)
 from editing.colours import part_colours
 
 METRES_PER_MM: Final = 1e-3
-STILL_MM = 1e-3
+STILL_MM: Final = 1e-3
 """A morph target leaves out vertices that move less than a micrometre."""
+STILL_NORMAL: Final = 1e-2
+"""... and normals that turn by less than half a degree."""
 
 
 def export_glb(
@@ -42,8 +53,9 @@ def export_glb(
         vertex_colours: ``(V, 3)`` uint8 sRGB instead.
         uv: ``(V, 2)``, v up (glTF's v runs down: turned here).
         texture: ``(H, W, 3)`` uint8 RGB, embedded as PNG; needs ``uv``, excludes colours.
-        morph_targets: name -> ``(V, 3)`` delta in mm at weight 1; positions only, sparse where few vertices move. Names
-            go to ``mesh.extras.targetNames``, which Blender, three.js and Unity read.
+        morph_targets: name -> ``(V, 3)`` delta in mm at weight 1; sparse where few vertices move. Normals turn with
+            them, to first order: a viewer does not compute them anew, and a wide nose would be lit as a narrow one.
+            Names go to ``mesh.extras.targetNames``, which Blender, three.js and Unity read.
         extras: JSON values added to ``asset.extras`` beside the units.
         name: mesh and node name.
 
@@ -57,7 +69,7 @@ def export_glb(
     colours = _colours(mesh, vertex_colours, texture)
     if texture is not None and uv is None:
         raise ValueError("a texture needs uv: give texture coordinates (V, 2)")
-    file = _File()
+    file = GltfFile()
     attributes = gltf.Attributes(
         POSITION=file.accessor(mesh.vertices * METRES_PER_MM, bounds=True, target=gltf.ARRAY_BUFFER),
         NORMAL=file.accessor(mesh.normals, target=gltf.ARRAY_BUFFER),
@@ -69,14 +81,13 @@ def export_glb(
         attributes.TEXCOORD_0 = file.accessor(flipped, target=gltf.ARRAY_BUFFER)
     primitive = gltf.Primitive(
         attributes=attributes,
-        indices=file.accessor(_smallest_uint(mesh.faces.ravel(), len(mesh.vertices)), target=gltf.ELEMENT_ARRAY_BUFFER),
+        indices=file.accessor(smallest_uint(mesh.faces.ravel(), len(mesh.vertices)), target=gltf.ELEMENT_ARRAY_BUFFER),
         material=0,
     )
     shape = gltf.Mesh(name=name, primitives=[primitive])
     if morph_targets:
         primitive.targets = [
-            gltf.Attributes(POSITION=file.morph(_checked_delta(target, delta, mesh) * METRES_PER_MM))
-            for target, delta in morph_targets.items()
+            _morph_target(file, mesh, _checked_delta(target, delta, mesh)) for target, delta in morph_targets.items()
         ]
         shape.weights = [0.0] * len(morph_targets)
         shape.extras = {"targetNames": list(morph_targets)}
@@ -89,71 +100,6 @@ def export_glb(
     return write_atomically(path, file.to_bytes())
 
 
-class _File:
-    """A glTF document that grows by accessors into one binary chunk."""
-
-    def __init__(self) -> None:
-        self.content = gltf.GLTF2()
-        self._chunk = bytearray()
-
-    def view(self, data: bytes, target: int | None = None) -> int:
-        self._chunk += b"\0" * (-len(self._chunk) % 4)
-        view = gltf.BufferView(buffer=0, byteOffset=len(self._chunk), byteLength=len(data), target=target)
-        self._chunk += data
-        self.content.bufferViews.append(view)
-        return len(self.content.bufferViews) - 1
-
-    def accessor(self, values: NDArray, *, target: int, bounds: bool = False, normalised: bool = False) -> int:
-        data = values.astype("<f4") if values.dtype.kind == "f" else values
-        accessor = _accessor(data, normalised)
-        accessor.bufferView = self.view(data.tobytes(), target)
-        if bounds:
-            accessor.min, accessor.max = data.min(axis=0).tolist(), data.max(axis=0).tolist()
-        self.content.accessors.append(accessor)
-        return len(self.content.accessors) - 1
-
-    def morph(self, delta: NDArray[np.float64]) -> int:
-        """Accessor of ``(V, 3)`` metres, sparse where that is smaller: zeros except at the vertices that move."""
-        moving = np.flatnonzero(np.linalg.norm(delta, axis=1) >= STILL_MM * METRES_PER_MM)
-        kept = moving if moving.size else np.array([0])  # a sparse accessor needs one entry
-        ids = _smallest_uint(kept, len(delta))
-        values = np.where(moving.size, delta[kept], 0.0).astype("<f4")
-        if ids.nbytes + values.nbytes >= 12 * len(delta):
-            return self.accessor(delta, bounds=True, target=gltf.ARRAY_BUFFER)
-        accessor = _accessor(np.empty(delta.shape, dtype="<f4"), normalised=False)
-        accessor.byteOffset = None  # the schema allows it beside a bufferView only
-        accessor.sparse = gltf.Sparse(
-            count=len(kept),
-            indices=gltf.AccessorSparseIndices(
-                bufferView=self.view(ids.tobytes()), componentType=_COMPONENT[ids.dtype.str]
-            ),
-            values=gltf.AccessorSparseValues(bufferView=self.view(values.tobytes())),
-        )
-        accessor.min = np.minimum(values.min(axis=0), 0).tolist()
-        accessor.max = np.maximum(values.max(axis=0), 0).tolist()
-        self.content.accessors.append(accessor)
-        return len(self.content.accessors) - 1
-
-    def to_bytes(self) -> bytes:
-        self._chunk += b"\0" * (-len(self._chunk) % 4)
-        self.content.buffers = [gltf.Buffer(byteLength=len(self._chunk))]
-        self.content.set_binary_blob(bytes(self._chunk))
-        return b"".join(self.content.save_to_bytes())
-
-
-_COMPONENT: Final = {"<f4": gltf.FLOAT, "<u2": gltf.UNSIGNED_SHORT, "<u4": gltf.UNSIGNED_INT}
-_TYPE: Final = {2: gltf.VEC2, 3: gltf.VEC3, 4: gltf.VEC4}
-
-
-def _accessor(data: NDArray, normalised: bool) -> gltf.Accessor:
-    kind = gltf.SCALAR if data.ndim == 1 else _TYPE[data.shape[1]]
-    return gltf.Accessor(componentType=_COMPONENT[data.dtype.str], count=len(data), type=kind, normalized=normalised)
-
-
-def _smallest_uint(ids: NDArray[np.int64], n_vertices: int) -> NDArray:
-    return ids.astype("<u2" if n_vertices < 0xFFFF else "<u4")  # the largest value means primitive restart
-
-
 def _colours(
     mesh: CheckedMesh, vertex_colours: ArrayLike | None, texture: ArrayLike | None
 ) -> NDArray[np.uint8] | None:
@@ -163,10 +109,7 @@ def _colours(
         return part_colours(mesh.labels)
     if vertex_colours is None:
         return None
-    colours = np.asarray(vertex_colours)
-    if colours.dtype != np.uint8 or colours.shape != mesh.vertices.shape:
-        raise ValueError(f"vertex_colours are {colours.dtype} {colours.shape}: expected uint8 {mesh.vertices.shape}")
-    return colours
+    return checked_colours(vertex_colours, len(mesh.vertices))
 
 
 def _linear_rgba(colours: NDArray[np.uint8]) -> NDArray[np.uint16]:
@@ -175,6 +118,13 @@ def _linear_rgba(colours: NDArray[np.uint8]) -> NDArray[np.uint16]:
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     rgba = np.concatenate([linear, np.ones((len(linear), 1))], axis=1)
     return np.rint(rgba * 65535).astype("<u2")
+
+
+def _morph_target(file: GltfFile, mesh: CheckedMesh, delta: NDArray[np.float64]) -> gltf.Attributes:
+    turned = vertex_normals(mesh.vertices + delta, mesh.faces) - mesh.normals
+    return gltf.Attributes(
+        POSITION=file.delta(delta * METRES_PER_MM, STILL_MM * METRES_PER_MM), NORMAL=file.delta(turned, STILL_NORMAL)
+    )
 
 
 def _checked_delta(name: str, delta: ArrayLike, mesh: CheckedMesh) -> NDArray[np.float64]:
@@ -186,7 +136,7 @@ def _checked_delta(name: str, delta: ArrayLike, mesh: CheckedMesh) -> NDArray[np
     return values
 
 
-def _material(file: _File, texture: ArrayLike | None) -> gltf.Material:
+def _material(file: GltfFile, texture: ArrayLike | None) -> gltf.Material:
     surface = gltf.PbrMetallicRoughness(metallicFactor=0.0, roughnessFactor=0.8)
     if texture is not None:
         file.content.images = [gltf.Image(bufferView=file.view(png_bytes(texture)), mimeType="image/png")]

@@ -19,41 +19,51 @@ class ControlMorphs:
 
     Attributes:
         deltas: ``{"id_nose_width": (V, 3)}`` float32 mm per standard deviation.
-        max_error_mm: the same names -> largest distance over all vertices between the face and the morph at -3 and +3.
+        max_error_mm: the same names -> largest distance over all vertices between the face and the morph at the two
+            ends of the range.
+        range_sigma: the same names -> the ends, standard deviations from the present face: -3 and +3, or nearer where
+            the editor's limit comes first.
     """
 
     deltas: dict[str, NDArray[np.float32]]
     max_error_mm: dict[str, float]
+    range_sigma: dict[str, tuple[float, float]]
 
 
 def control_morphs(editor: FaceEditor, names: Sequence[str] | None = None) -> ControlMorphs:
     """Linearise controls around the editor's present face.
 
-    The delta of a control is (v(c + 1) - v(c - 1)) / 2, in mm per standard deviation; four rebuilt faces per control.
+    The delta of a control is (v(c + 1) - v(c - 1)) / 2, in mm per standard deviation, with a shorter step to the side
+    where the editor's limit is nearer than 1; up to four rebuilt faces per control.
 
     Args:
         editor: the face; its state is not changed.
         names: full names of the controls, all by default.
 
     Returns:
-        Deltas named ``id_<region>_<control>`` and their errors.
+        Deltas named ``id_<region>_<control>``, their errors, and how far out the errors were taken.
 
     Raises:
-        ValueError: unknown names, or a control set so far out that +-3 around it is out of the editor's range.
+        ValueError: unknown names.
     """
     neutral = editor.vertices().astype(np.float64)
-    deltas, errors = {}, {}
+    deltas, errors, ranges = {}, {}, {}
     for name in editor.names if names is None else names:
         centre = editor.get(name)
-        if abs(centre) + RANGE_SIGMA > LIMIT_SIGMA:
-            raise ValueError(f"{name} is at {centre:g}: morphs need it within {LIMIT_SIGMA - RANGE_SIGMA:g} of 0")
+        low, high = _ends(centre, RANGE_SIGMA)
+        below, above = _ends(centre, 1.0)
         at = {
             step: editor.build({**editor.state.controls, name: centre + step}).astype(np.float64)
-            for step in (-RANGE_SIGMA, -1.0, 1.0, RANGE_SIGMA)
+            for step in (low, below, above, high)
         }
-        delta = (at[1.0] - at[-1.0]) / 2
-        ends = (at[step] - neutral - step * delta for step in (-RANGE_SIGMA, RANGE_SIGMA))
+        delta = (at[above] - at[below]) / (above - below)
         target = f"id_{name.replace('.', '_')}"
         deltas[target] = delta.astype(np.float32)
-        errors[target] = max(float(np.linalg.norm(end, axis=-1).max()) for end in ends)
-    return ControlMorphs(deltas, errors)
+        errors[target] = max(float(np.linalg.norm(at[s] - neutral - s * delta, axis=-1).max()) for s in (low, high))
+        ranges[target] = (low, high)
+    return ControlMorphs(deltas, errors, ranges)
+
+
+def _ends(centre: float, reach: float) -> tuple[float, float]:
+    """How far a control at ``centre`` can go down and up, at most ``reach``."""
+    return max(-reach, -LIMIT_SIGMA - centre), min(reach, LIMIT_SIGMA - centre)

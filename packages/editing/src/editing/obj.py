@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from editing._mesh import CheckedMesh, checked_mesh, checked_uv, png_bytes, write_atomically
+from editing._mesh import CheckedMesh, checked_colours, checked_mesh, checked_uv, png_bytes, write_atomically
 from editing.colours import PART_COLOURS
 from editing.parts import LABEL_IDS, REGIONS, face_labels
 
@@ -24,9 +24,10 @@ def export_obj(
     uv_faces: ArrayLike | None = None,
     labels: ArrayLike | None = None,
     texture: ArrayLike | None = None,
+    vertex_colours: ArrayLike | None = None,
     name: str = "face",
 ) -> Path:
-    """Write a mesh as OBJ, in mm, vertex order kept; with labels or a texture also ``<stem>.mtl`` (and ``<stem>.png``).
+    """Write a mesh as OBJ, in mm, vertex order kept; with labels or a texture also ``<stem>.mtl`` and the picture.
 
     Args:
         path: file to write; replaced whole or not at all. MTL and PNG are written before it.
@@ -35,7 +36,8 @@ def export_obj(
         uv: ``(U, 2)`` texture coordinates, v up; one per vertex unless ``uv_faces`` is given.
         uv_faces: ``(F, 3)`` index into ``uv`` for each corner.
         labels: ``(V,)`` label ids: one group and one material per region, triangles by the majority of their vertices.
-        texture: ``(H, W, 3)`` uint8 RGB; needs ``uv``.
+        texture: ``(H, W, 3)`` uint8 RGB, written as ``<stem>.png``; needs ``uv``.
+        vertex_colours: ``(V, 3)`` uint8 sRGB: three numbers behind each vertex, no standard but widely read.
         name: object name.
 
     Returns:
@@ -49,12 +51,19 @@ def export_obj(
     if texture is not None and uv is None:
         raise ValueError("a texture needs uv: give texture coordinates")
     target = Path(path)
-    lines = [f"# {name}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles", "# unit: mm, +y up, +z front"]
+    lines = [
+        f"# {name}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles",
+        "# unit: mm, +x to the subject's left, +y up, +z front",
+    ]
     if labels is not None or texture is not None:
         _write_materials(target, mesh, texture)
         lines.append(f"mtllib {target.stem}.mtl")
     lines.append(f"o {'_'.join(name.split())}")
-    lines += [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in mesh.vertices.tolist()]
+    positions = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in mesh.vertices.tolist()]
+    if vertex_colours is not None:
+        shares = checked_colours(vertex_colours, len(mesh.vertices)) / 255
+        positions = [f"{v} {r:.4f} {g:.4f} {b:.4f}" for v, (r, g, b) in zip(positions, shares.tolist(), strict=True)]
+    lines += positions
     if uv is not None:
         lines += [f"vt {u:.9g} {v:.9g}" for u, v in np.asarray(uv, dtype=np.float64).tolist()]
     for group, members in _groups(mesh).items():

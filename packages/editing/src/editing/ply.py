@@ -6,21 +6,27 @@ import os
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from editing._mesh import checked_mesh, write_atomically
+from editing._mesh import checked_colours, checked_mesh, write_atomically
 
 
 def export_ply(
-    path: str | os.PathLike[str], vertices: ArrayLike, faces: ArrayLike, *, labels: ArrayLike | None = None
+    path: str | os.PathLike[str],
+    vertices: ArrayLike,
+    faces: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    vertex_colours: ArrayLike | None = None,
 ) -> Path:
-    """Write a mesh as binary PLY: x y z (float32 mm), nx ny nz, and a uchar ``label`` per vertex when given.
+    """Write a mesh as binary PLY: x y z (float32 mm), nx ny nz, and per vertex what is given of colour and label.
 
     Args:
         path: file to write; replaced whole or not at all.
         vertices: ``(V, 3)`` mm; order kept.
         faces: ``(F, 3)`` 0-based.
-        labels: ``(V,)`` label ids 1 to 6.
+        labels: ``(V,)`` label ids 1 to 6: a uchar ``label``.
+        vertex_colours: ``(V, 3)`` uint8 sRGB: uchar ``red``, ``green`` and ``blue``.
 
     Returns:
         The path written.
@@ -30,10 +36,13 @@ def export_ply(
     """
     mesh = checked_mesh(vertices, faces, labels)
     properties = [(axis, "<f4", "float") for axis in ("x", "y", "z", "nx", "ny", "nz")]
-    columns = [*mesh.vertices.T, *mesh.normals.T]
+    columns: list[NDArray] = [*mesh.vertices.T, *mesh.normals.T]
+    if vertex_colours is not None:
+        properties += [(name, "u1", "uchar") for name in ("red", "green", "blue")]
+        columns += list(checked_colours(vertex_colours, len(mesh.vertices)).T)
     if mesh.labels is not None:
         properties.append(("label", "u1", "uchar"))
-        columns.append(mesh.labels.astype(np.float64))
+        columns.append(mesh.labels)
     table = np.empty(len(mesh.vertices), dtype=[(name, kind) for name, kind, _ in properties])
     for (name, _, _), column in zip(properties, columns, strict=True):
         table[name] = column

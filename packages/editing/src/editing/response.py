@@ -38,9 +38,15 @@ class ResponseMatrix:
         rows, columns = ([n.startswith(f"{r}.") for n in self.names] for r in (asked, measured or asked))
         return self.values[np.ix_(rows, columns)]
 
-    def worst_leak(self) -> tuple[str, str, float]:
-        """The largest entry off the diagonal as (asked, measured, response)."""
-        off = np.abs(self.values - np.diag(np.diag(self.values)))
+    def cross_response(self, region: str) -> float:
+        """Mean absolute response of a region's measurements to its other controls; 0 for a single control."""
+        off = _off_diagonal(self.block(region))
+        return float(off.sum() / max(1, off.size - len(off)))
+
+    def worst_leak(self, region: str | None = None) -> tuple[str, str, float]:
+        """The largest entry off the diagonal, of all or inside one region, as (asked, measured, response)."""
+        inside = [n.startswith(f"{region}.") or region is None for n in self.names]
+        off = np.where(np.outer(inside, inside), _off_diagonal(self.values), -1.0)
         j, k = np.unravel_index(int(np.argmax(off)), off.shape)
         return self.names[j], self.names[k], float(self.values[j, k])
 
@@ -78,3 +84,7 @@ def response(
         moved.append((values[1:] - values[0]) / (step * fitted.sigma))
     names = tuple(f"{region}.{controllers.regions[region].names[j]}" for region, j in owners)
     return ResponseMatrix(names, np.concatenate(moved, axis=1), step)
+
+
+def _off_diagonal(values: Array) -> Array:
+    return np.abs(values - np.diag(np.diag(values)))

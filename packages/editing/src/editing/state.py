@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Final
 
 import numpy as np
@@ -15,17 +17,18 @@ from editing.parts import PARTS, REGIONS
 Array = NDArray[np.float64]
 FORMAT: Final = "neo3df-face"
 VERSION: Final = 1
+FIELDS: Final = ("format", "version", "units", "latents", "offsets", "controls")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaceState:
-    """An editable face. Arrays are float64 copies and read-only.
+    """An editable face. Arrays are float64 copies and read-only. Two states are equal when all their numbers are.
 
     Attributes:
         latents: region -> ``(D,)`` before any edit.
         controls: ``{"nose.width": sigma, ...}`` standard deviations; only those that are not 0.
-        offsets: ``(5, 2)`` mm, y and z of the box centre of each part in order of ``PARTS``; None lets the model place
-            the parts.
+        offsets: ``(5, 2)`` mm, y and z of the box centre of each part in order of ``PARTS`` before any edit of the
+            rest, which carries the parts along; None lets the model place the parts.
     """
 
     latents: Mapping[str, Array]
@@ -47,14 +50,26 @@ class FaceState:
         for key, sigma in (controls or {}).items():
             if key.partition(".")[0] not in kept:
                 raise ValueError(f"control {key!r} belongs to no region of this face: {', '.join(kept)}")
-            if not np.isfinite(sigma):
-                raise ValueError(f"control {key} is {sigma}: it must be a finite number of standard deviations")
+            if not isinstance(sigma, Real) or not np.isfinite(float(sigma)):
+                raise ValueError(f"control {key} is {sigma!r}: it must be a finite number of standard deviations")
         moved = {key: float(sigma) for key, sigma in sorted((controls or {}).items()) if sigma != 0}
         return cls(kept, moved, None if offsets is None else _offsets(offsets))
 
     def with_controls(self, controls: Mapping[str, float]) -> FaceState:
         """The same face with other controls."""
         return FaceState.create(self.latents, self.offsets, controls)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FaceState):
+            return NotImplemented
+        return (
+            self.controls == other.controls
+            and self.latents.keys() == other.latents.keys()
+            and all(np.array_equal(z, other.latents[region]) for region, z in self.latents.items())
+            and _same(self.offsets, other.offsets)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     def to_json(self) -> str:
         """JSON text; numbers survive the round trip exactly."""
@@ -70,8 +85,17 @@ class FaceState:
         return json.dumps(content, indent=1, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> FaceState:
-        """The face of ``to_json``; ValueError for other text, another format or another version."""
+    def from_json(cls, text: str, beside: Collection[str] = ()) -> FaceState:
+        """The face of ``to_json``.
+
+        Args:
+            text: JSON text.
+            beside: names of further fields that a program keeps in the same file; they are passed over.
+
+        Raises:
+            ValueError: other text, another format or version, fields that are missing or unknown, values as in
+                ``create``.
+        """
         try:
             content: Any = json.loads(text)
         except json.JSONDecodeError as error:
@@ -80,9 +104,7 @@ class FaceState:
             raise ValueError(f"not a face file: its format must be {FORMAT!r}")
         if content.get("version") != VERSION:
             raise ValueError(f"face file has version {content.get('version')}: this program reads version {VERSION}")
-        missing = [field for field in ("latents", "offsets", "controls") if field not in content]
-        if missing:
-            raise ValueError(f"face file lacks {', '.join(missing)}")
+        _check_fields(content, beside)
         offsets = content["offsets"]
         if offsets is not None:
             if set(offsets) != set(PARTS):
@@ -91,8 +113,26 @@ class FaceState:
         return cls.create(content["latents"], offsets, content["controls"])
 
 
+def _check_fields(content: dict[str, Any], beside: Collection[str]) -> None:
+    missing = [field for field in ("latents", "offsets", "controls") if field not in content]
+    if missing:
+        raise ValueError(f"face file lacks {', '.join(missing)}")
+    unknown = sorted(set(content) - {*FIELDS, *beside})
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], FIELDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it may have {', '.join((*FIELDS, *beside))}"
+        raise ValueError(f"face file has an unknown field {unknown[0]!r}: {hint}")
+    for field in ("latents", "offsets", "controls"):
+        if not isinstance(content[field], dict) and (field, content[field]) != ("offsets", None):
+            raise ValueError(f"{field} of a face file must be an object with a value per name")
+
+
+def _same(a: Array | None, b: Array | None) -> bool:
+    return a is b if a is None or b is None else np.array_equal(a, b)
+
+
 def _vector(values: ArrayLike, what: str) -> Array:
-    array = _frozen(values)
+    array = _frozen(values, what)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{what} have shape {array.shape}: expected (D,)")
     if not np.isfinite(array).all():
@@ -101,7 +141,7 @@ def _vector(values: ArrayLike, what: str) -> Array:
 
 
 def _offsets(values: ArrayLike) -> Array:
-    array = _frozen(values)
+    array = _frozen(values, "offsets")
     if array.shape != (len(PARTS), 2):
         raise ValueError(f"offsets have shape {array.shape}: expected ({len(PARTS)}, 2), y and z in mm per part")
     if not np.isfinite(array).all():
@@ -109,7 +149,10 @@ def _offsets(values: ArrayLike) -> Array:
     return array
 
 
-def _frozen(values: ArrayLike) -> Array:
-    array = np.array(values, dtype=np.float64)
+def _frozen(values: ArrayLike, what: str) -> Array:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} are not an array of numbers") from None
     array.setflags(write=False)
     return array
