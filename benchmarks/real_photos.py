@@ -37,6 +37,7 @@ from flows.run_data import load_faces, validation_faces
 from flows.run_model import Pose, load_part_face_model
 from flows.sources import distinct_names, list_photos
 from flows.stages import STAGES
+from flows.store import parse_manifest
 from flows.tables import read_table
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "ict.yaml"
@@ -139,6 +140,8 @@ def fold_row(config: RunConfig, folders: Mapping[str, Path]) -> Row:
         raise RuntimeError("fits and faces are in another order")
     masks, ignore = faces.masks()
     people = _people(config.dataset.images, config.dataset.manifest)
+    manifest = parse_manifest(folders["fit_photos"])
+    seconds = np.full(len(faces), manifest.seconds / len(faces))
     return Row(
         start=part_iou(fits["labels_before"], masks),
         overlap=part_iou(fits["labels_after"], masks),
@@ -146,7 +149,7 @@ def fold_row(config: RunConfig, folders: Mapping[str, Path]) -> Row:
         fine=_fine_overlap(config, folders, fits),
         people=np.array([people[face] for face in faces.face_id]),
         yaw=np.degrees(faces.angles[:, 1]),
-        costs={key: np.asarray(fits[key], float) for key in COSTS},
+        costs={key: np.asarray(fits[key], float) for key in COSTS if key != "seconds"} | {"seconds": seconds},
     )
 
 

@@ -38,11 +38,16 @@ class TaskRunner(StrEnum):
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="configuration file; default: the demo preset")]
 Only = Annotated[list[str] | None, typer.Option(help="run this stage and what it needs; may be repeated")]
 Refresh = Annotated[list[str] | None, typer.Option(help="make this stage again; may be repeated")]
+From = Annotated[str | None, typer.Option("--from", help="make this stage and all that depend on it again")]
+ARun = Annotated[Path, typer.Argument(help="run folder")]
 Where = Annotated[TaskRunner, typer.Option("--runner", help="where shards run")]
 Workers = Annotated[int, typer.Option(min=1, help="shards at once")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated")]
 RunDir = Annotated[Path | None, typer.Option(help="run folder, instead of the configuration's")]
 Run = Annotated[Path | None, typer.Option("--run", help="run folder with trained models")]
+Host = Annotated[str, typer.Option(help="address to listen on; any but the default lets other machines in")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="port to listen on, or the next free one")]
+Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="open the page in a browser")]
 Output = Annotated[Path, typer.Option("-o", "--out", help="where the result goes")]
 
 
@@ -71,6 +76,7 @@ def run(
     config: Config = None,
     only: Only = None,
     refresh: Refresh = None,
+    begin: From = None,
     runner: Where = TaskRunner.thread,
     workers: Workers = 2,
     overrides: Set = None,
@@ -84,9 +90,9 @@ def run(
         from .pipeline import Pipeline
         from .stages import STAGES
 
-        print_plan(Pipeline(STAGES, resolved, only=only or (), refresh=refresh or ()).plan())
+        print_plan(Pipeline(STAGES, resolved, only=only or (), refresh=refresh or (), begin=begin).plan())
         return
-    _bring(resolved, runner, workers, only=only or (), refresh=refresh or ())
+    _bring(resolved, runner, workers, only=only or (), refresh=refresh or (), begin=begin)
 
 
 @app.command()
@@ -117,13 +123,52 @@ def reconstruct(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="run folder")],
+    run: ARun,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="HTML file; default: RUN/report.html")] = None,
 ) -> None:
     """Write a run's tables and figures as one self-contained HTML page."""
-    from .report import write_report
+    from .report import publish, write_report
 
-    print(write_report(run, out or run / "report.html"))
+    print(write_report(run, out) if out else publish(run)[0])
+
+
+@app.command()
+def inspect(
+    run: ARun,
+    photo: Annotated[str | None, typer.Option(help="what became of this photograph (face_id or file name)")] = None,
+) -> None:
+    """Show a run's stages, rows, sizes, times and versions, or one photograph's way through it."""
+    from .console import print_lineage, print_summaries
+    from .inspect import lineage, summarise
+
+    if photo is None:
+        print_summaries(summarise(run))
+    else:
+        print_lineage(lineage(run, photo))
+
+
+@app.command()
+def verify(run: ARun) -> None:
+    """Find every missing, truncated or altered file of a run, and say what mends it; exit status 1 if there is one."""
+    from .console import print_damages
+    from .verify import verify_run
+
+    damages = verify_run(run)
+    print_damages(damages)
+    if damages:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    run: ARun,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+) -> None:
+    """Remove what no manifest of a run names: outputs of older configurations, and what a kill left behind."""
+    from .console import print_garbage
+    from .gc import collect_garbage, find_garbage
+
+    print_garbage(find_garbage(run) if dry_run else collect_garbage(run), dry_run=dry_run)
 
 
 @app.command()
@@ -131,10 +176,29 @@ def export(
     face: Annotated[Path, typer.Argument(help="face.json of a reconstructed or edited face")],
     out: Output,
 ) -> None:
-    """Write a face as .obj, .ply, or .glb with named morph targets."""
+    """Write a face as .obj, .ply, .stl, or .glb with named morph targets."""
     from .face_file import export_face
 
     print(export_face(face, out))
+
+
+@app.command()
+def edit(
+    face: Annotated[Path | None, typer.Argument(help="face.json; default: the mean face of the run")] = None,
+    run: Run = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    browser: Browser = True,
+) -> None:
+    """Edit a face in the browser: sliders, exact values, heat map, export. Nothing leaves this machine."""
+    from .edit import serve_face
+
+    with serve_face(face, run_dir=run, host=host, port=port, open_browser=browser) as server:
+        print(f"{server.url}  (Ctrl+C ends it)", flush=True)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            print()
 
 
 @app.command()

@@ -8,9 +8,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from .contracts import PARTS
+from .gc import Garbage
+from .inspect import LineageStep, StageSummary
 from .pipeline import PlannedStage, StageOutcome
 from .progress import clock
 from .tables import read_table
+from .verify import Damage
 
 MEAN_OF_FIVE = "mean_of_five"
 PLAIN_WIDTH = 120
@@ -59,6 +62,46 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], console: Co
     for row in rows:
         table.add_row(*row)
     (console or _console()).print(table)
+
+
+def print_summaries(stages: Sequence[StageSummary], console: Console | None = None) -> None:
+    """Stages of a run, and where its bytes and its seconds are."""
+    console = console or _console()
+    table = Table("stage", "key", "made", *map(_right, ("seconds", "files", "MB")), "rows", box=None, pad_edge=False)
+    for stage in stages:
+        rows = ", ".join(f"{name} {n}" for name, n in stage.tables.items())
+        numbers = f"{stage.seconds:.1f}", str(stage.files), f"{stage.bytes / 1e6:.1f}"
+        table.add_row(stage.stage, stage.key, stage.created[:16].replace("T", " "), *numbers, rows)
+    console.print(table)
+    versions = {name: version for stage in stages for name, version in stage.packages.items()}
+    console.print(", ".join(f"{name} {version}" for name, version in sorted(versions.items())), highlight=False)
+    total = sum(stage.bytes for stage in stages) / 1e6
+    console.print(f"{sum(stage.seconds for stage in stages):.1f} s, {total:.1f} MB in all", highlight=False)
+
+
+def print_lineage(steps: Sequence[LineageStep], console: Console | None = None) -> None:
+    """What became of one photograph, stage by stage."""
+    table = Table("stage", "file", "what it says", box=None, pad_edge=False)
+    for step in steps:
+        table.add_row(step.stage, step.file, step.says)
+    (console or _console()).print(table)
+
+
+def print_damages(damages: Sequence[Damage], console: Console | None = None) -> None:
+    """One line per damaged file, with what mends it."""
+    console = console or _console()
+    for damage in damages:
+        console.print(f"{damage.path}: {damage.what}; {damage.remedy}", highlight=False, soft_wrap=True)
+    console.print(f"{len(damages)} damaged" if damages else "every file is what was written", highlight=False)
+
+
+def print_garbage(found: Sequence[Garbage], *, dry_run: bool, console: Console | None = None) -> None:
+    """What was removed, or would be, and how much room it took."""
+    console = console or _console()
+    for garbage in found:
+        console.print(f"{garbage.path} ({garbage.bytes / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
+    total = sum(garbage.bytes for garbage in found) / 1e6
+    console.print(f"{total:.1f} MB {'to be freed' if dry_run else 'freed'}", highlight=False)
 
 
 def _headline(part: str, metric: str) -> str:

@@ -144,7 +144,7 @@ CONTRACTS: dict[str, Contract] = {
         ),
         Contract(
             "fits",
-            2,
+            3,
             {
                 "face_id": string(),
                 "method": string(),
@@ -171,7 +171,7 @@ CONTRACTS: dict[str, Contract] = {
                 "latent_beyond_3": scalar(),
                 "moved_offset_rms": scalar(unit="mm"),
                 "iterations": scalar("int64"),
-                "seconds": scalar(unit="s"),
+                "seconds": scalar(unit="s", optional=True),
                 "set_aside": string(),
             },
         ),

@@ -21,11 +21,14 @@ def write_fits(
     path: Path,
     face_ids: Sequence[str],
     fitted: Sequence[FittedFaces],
-    seconds: NDArray[np.floating],
     settings: FitConfig,
     topology_hash: str,
+    seconds: NDArray[np.floating] | None = None,
 ) -> Path:
-    """Write one row per face of the batches ``fitted``; ``seconds`` (N,) is the time each face took."""
+    """Write one row per face of the batches ``fitted``.
+
+    ``seconds`` (N,): the time each face took, where the file need not be the same bytes when it is made again.
+    """
     columns = {
         "face_id": list(face_ids),
         "method": [f"{settings.variables} from {settings.start}"] * len(face_ids),
@@ -48,9 +51,10 @@ def write_fits(
         "latent_beyond_3": np.concatenate([(f.sigma.abs() > BEYOND).float().mean(1).numpy() for f in fitted]),
         "moved_offset_rms": np.concatenate([_offset_rms(f) for f in fitted]),
         "iterations": np.concatenate([np.full(len(f.controls), f.result.iterations) for f in fitted]),
-        "seconds": seconds,
         "set_aside": [reason for f in fitted for reason in f.result.reasons],
     }
+    if seconds is not None:
+        columns["seconds"] = seconds
     return write_table(path, "fits", columns, topology_hash=topology_hash, producer="fitting")
 
 

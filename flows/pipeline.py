@@ -127,9 +127,9 @@ def make_shard(stage: Stage, context: StageContext, shard: str) -> str:
 class Pipeline:
     """A run: the stages, the configuration, and which stages are selected or forced.
 
-    ``only`` limits the run to the named stages and what they need; ``refresh`` makes the named stages again. With
-    ``alone`` the stages of ``only`` run by themselves, and what they need must be finished. Raises UserError for an
-    unknown name.
+    ``only`` limits the run to the named stages and what they need; ``refresh`` makes the named stages again, and
+    ``begin`` one and all that depend on it. With ``alone`` the stages of ``only`` run by themselves, and what they need
+    must be finished. Raises UserError for an unknown name.
     """
 
     def __init__(
@@ -139,17 +139,18 @@ class Pipeline:
         *,
         only: Sequence[str] = (),
         refresh: Sequence[str] = (),
+        begin: str | None = None,
         alone: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self._stages = in_order(_for_config(stage, config) for stage in stages)
         by_name = {stage.name: stage for stage in self._stages}
-        for name in (*only, *refresh):
+        for name in (*only, *refresh, *([] if begin is None else [begin])):
             if name not in by_name:
                 raise UserError(f"there is no stage {name!r}; stages are {', '.join(by_name)}")
         self._selected = _with_needs(by_name, only) if only else set(by_name)
         self._allowed = set(only) if alone else self._selected
-        self._refresh = set(refresh)
+        self._refresh = set(refresh) | {name for name in by_name if begin in _with_needs(by_name, [name])}
         self._config = config
         self._run_dir = Path(config.run_dir)
         self._progress = progress or Silent()
@@ -245,6 +246,8 @@ class Pipeline:
         out = store.work_folder(self._run_dir, stage.name, key)
         out.mkdir(parents=True, exist_ok=True)
         inputs = {name: store.stage_folder(self._run_dir, name, self._done[name].key).resolve() for name in stage.needs}
+        for folder in inputs.values():
+            store.require_intact(folder)
         context = StageContext(self._config, inputs, out.resolve(), self._run_dir.resolve(), self._progress)
         runner.stage(stage, lambda: _body(stage, context, runner))
         return store.commit(

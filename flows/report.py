@@ -14,7 +14,7 @@ import numpy as np
 from .atomic import replacing, write_json
 from .contracts import PARTS, REGIONS
 from .stages import STAGES
-from .store import Manifest, RunRecord, find_output, load_manifest, load_run, timings
+from .store import Manifest, RunRecord, find_output, load_manifest, load_run, record_published, timings
 from .tables import Columns, read_table
 
 LABEL_NOTE = (
@@ -92,7 +92,9 @@ def publish(run_dir: Path) -> list[Path]:
         shutil.copyfile(example / "face.glb", temporary)
     content = json.loads((example / "face.json").read_text(encoding="utf-8"))
     write_json(run_dir / "face.json", content | {"run": "."})
-    return [write_report(run_dir, run_dir / "report.html"), run_dir / "face.json", run_dir / "face.glb"]
+    published = [write_report(run_dir, run_dir / "report.html"), run_dir / "face.json", run_dir / "face.glb"]
+    record_published(run_dir, published)
+    return published
 
 
 def report_sections(outputs: dict[str, Path], timings: list[tuple[str, float, int]]) -> list[Section]:
@@ -185,8 +187,12 @@ def _controller_table(outputs: dict[str, Path]) -> Table:
 
 
 def _time_table(timings: list[tuple[str, float, int]]) -> Table:
-    body = [[_words(stage), _number(seconds, 1), f"{rows:,}"] for stage, seconds, rows in timings]
-    return Table("Where the time went", ["stage", "seconds", "rows written"], body)
+    total = sum(seconds for _, seconds, _ in timings)
+    body = [
+        [_words(stage), _number(seconds, 1), f"{100 * seconds / total:.0f} %", f"{rows:,}"]
+        for stage, seconds, rows in timings
+    ]
+    return Table("Where the time went", ["stage", "seconds", "share", "rows written"], body)
 
 
 def _fit_table(metrics: dict[str, Columns]) -> Table:
@@ -195,7 +201,7 @@ def _fit_table(metrics: dict[str, Columns]) -> Table:
         [method, part, _words(metric), _number(value, 3)]
         for method, part, metric, value in zip(rows["method"], rows["part"], rows["metric"], rows["value"], strict=True)
     ]
-    return Table("Fitting to masks: cost and realism", ["method", "part", "quantity", "value"], body)
+    return Table("Fitting to masks: gain and realism", ["method", "part", "quantity", "value"], body)
 
 
 def _rejected_table(outputs: dict[str, Path]) -> Table:

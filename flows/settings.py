@@ -122,19 +122,36 @@ class LabelsConfig(Section):
 
 
 class SegmentsConfig(Section):
-    """Part variational autoencoders (NEO-3DF section 3.1), on random faces of the face model, and seam blending."""
+    """Part variational autoencoders (NEO-3DF section 3.1), on random faces of the face model, and seam blending.
+
+    ``epochs`` and ``lr`` follow ``init`` unless given. ``smoothness`` of the difference to the true shape, or of the
+    decoded shape itself. ``patience``: epochs without a new minimum of the held-out error before training stops.
+    """
 
     n_shapes: PositiveInt = 20000
     init: Literal["pca", "random"] = "pca"
     rest_dim: PositiveInt = 30
     part_dim: PositiveInt = 10
-    epochs: NonNegativeInt = 6
+    epochs: NonNegativeInt | None = None
     batch: PositiveInt = 64
     lr: PositiveFloat | None = None
     lambda_kl: NonNegativeFloat = 0.1
     lambda_smooth: NonNegativeFloat = 1.0
+    smoothness: Literal["difference", "absolute"] = "difference"
+    patience: PositiveInt | None = 6
     radius_mm: PositiveFloat = 30.0
     n_solves: PositiveInt = 3
+
+
+class BaselinesConfig(Section):
+    """Rivals of the part models, trained beside them on the same faces with latents as large; none unless named.
+
+    ``epochs`` of the global VAE, ``steps`` of LD-VAE.
+    """
+
+    models: tuple[Literal["global-pca", "global-vae", "ld-vae", "part-pca"], ...] = ()
+    epochs: PositiveInt = 30
+    steps: PositiveInt = 50000
 
 
 class RegressorsConfig(Section):
@@ -163,21 +180,40 @@ class RegressorsConfig(Section):
 
 
 class ControllersConfig(Section):
-    """Linear maps from named measurements to latents."""
+    """Linear maps from named measurements to latents.
+
+    ``mode``: NEO-3DF's "least_squares", with an optional ``ridge``, or "orthogonal": found on decoded faces, every
+    control moves its own measurement by what is asked and the others of its group as little as movements of the latents
+    of at most ``longest`` standard deviations, per standard deviation of the measurement, allow.
+    """
 
     n_faces: PositiveInt = 2000
+    mode: Literal["least_squares", "orthogonal"] = "orthogonal"
     ridge: NonNegativeFloat = 0.0
+    longest: float = Field(default=2.0, ge=1)
 
 
 class FineTuneConfig(Section):
-    """Fine-tuning on parsing masks; ``balance``: parsing gradient over shape gradient, at first."""
+    """Fine-tuning on parsing masks; ``balance``: parsing gradient over shape gradient, at first.
+
+    ``encoder_lr``: of the encoder's own weights, 0 to leave them as they are; by default 1e-3 for the small encoder,
+    which has seen no other photos, and 1e-5 for those that were trained on millions. An epoch shows every photo twice
+    where the encoder is trained: as it is, and mirrored.
+    """
 
     epochs: NonNegativeInt = 8
     batch: PositiveInt = 16
-    lr: PositiveFloat = 1e-3
+    lr: PositiveFloat = 1e-4
+    encoder_lr: NonNegativeFloat | None = None
     encoding_noise: NonNegativeFloat = 0.2
     lambda_kl: NonNegativeFloat = 0.01
-    balance: PositiveFloat = 10.0
+    balance: PositiveFloat = 2.0
+
+    def encoder_lr_of(self, encoder: str) -> float:
+        """The encoder's learning rate, given or the default of that encoder."""
+        if self.encoder_lr is not None:
+            return self.encoder_lr
+        return 1e-3 if encoder == "small" else 1e-5
 
 
 class ModesConfig(Section):
@@ -239,6 +275,7 @@ class RunConfig(Section):
     dataset: DatasetConfig = DatasetConfig()
     labels: LabelsConfig = LabelsConfig()
     segments: SegmentsConfig = SegmentsConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
     regressors: RegressorsConfig = RegressorsConfig()
     controllers: ControllersConfig = ControllersConfig()
     modes: ModesConfig = ModesConfig()

@@ -8,24 +8,27 @@ Unfinished work lives in ``.work-<stage>-<key>`` and becomes the stage folder by
 
 import hashlib
 import json
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .atomic import TEMPORARY, replacing, sync_folder, write_json
+from .atomic import TEMPORARY, replacing, sync_folder
 from .errors import UserError
+from .sealed import read_json_sealed, write_json_sealed
 from .versions import package_version
 
 MANIFEST = "manifest.json"
 DONE = ".done"
 RUN = "run.json"
+STAGE_FOLDER = re.compile(r"[a-z_]+-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,25 @@ def work_folder(run_dir: Path, stage: str, key: str) -> Path:
     return run_dir / f".work-{stage}-{key}"
 
 
+def stage_folders(run_dir: Path) -> list[Path]:
+    """Every finished or once finished stage folder of a run, of all keys, by name."""
+    return sorted(path for path in run_dir.iterdir() if path.is_dir() and STAGE_FOLDER.fullmatch(path.name))
+
+
+def parse_manifest(folder: Path) -> Manifest:
+    """The manifest of a stage folder, whatever became of its files.
+
+    Raises OSError, ValueError, TypeError or KeyError where there is none, or its bytes have changed.
+    """
+    values = read_json_sealed(folder / MANIFEST)
+    files = tuple(FileEntry(**entry) for entry in values.pop("files"))
+    return Manifest(files=files, **values)
+
+
 def load_manifest(folder: Path) -> Manifest | None:
     """The manifest of a finished stage folder; None where it, or a file at its recorded size, is missing."""
     try:
-        values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = tuple(FileEntry(**entry) for entry in values.pop("files"))
-        manifest = Manifest(files=files, **values)
+        manifest = parse_manifest(folder)
     except (OSError, ValueError, TypeError, KeyError):
         return None
     for entry in manifest.files:
@@ -134,12 +150,13 @@ def load_manifest(folder: Path) -> Manifest | None:
     return manifest
 
 
-def verify(folder: Path) -> list[str]:
-    """Names of the files in a stage folder whose bytes no longer have the recorded SHA-256."""
+def verify(folder: Path, *, tables: bool = True) -> list[str]:
+    """Names of the files in a stage folder, with or without its tables, that no longer have the recorded SHA-256."""
     manifest = load_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder} is not a finished stage: no complete {MANIFEST}")
-    return [entry.name for entry in manifest.files if sha256_file(folder / entry.name) != entry.sha256]
+    entries = (entry for entry in manifest.files if tables or not entry.name.endswith(".parquet"))
+    return [entry.name for entry in entries if sha256_file(folder / entry.name) != entry.sha256]
 
 
 def commit(
@@ -174,7 +191,7 @@ def commit(
     if existing is not None and existing.content == manifest.content and not verify(final):
         shutil.rmtree(work)
         return existing
-    write_json(work / MANIFEST, asdict(manifest))
+    write_json_sealed(work / MANIFEST, asdict(manifest))
     _promote(work, final)
     return manifest
 
@@ -238,21 +255,36 @@ def building(run_dir: Path, stage: str, key: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The pointer file of a run folder: the newest key of every stage, and the configuration it was made with."""
+    """The pointer file of a run folder: the newest key of every stage, and the configuration it was made with.
+
+    ``published``: SHA-256 of the files that were put into the run folder itself, by name.
+    """
 
     stages: dict[str, str]
     config: dict[str, Any]
+    published: dict[str, str] = field(default_factory=dict)
 
 
 def record_stage(run_dir: Path, stage: str, key: str, config: Mapping[str, Any]) -> None:
     """Point the run's record at a stage's newest key. Older keys stay on disk."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(_lock_path(run_dir)):
-        found = _read_record(run_dir)
-        stages = {**(found.stages if found else {}), stage: key}
-        fresh = RunRecord(stages, json.loads(json.dumps(dict(config), default=_plain)))
-        if fresh != found:
-            write_json(run_dir / RUN, asdict(fresh))
+        found = _read_record(run_dir) or RunRecord({}, {})
+        stages = {**found.stages, stage: key}
+        plain = json.loads(json.dumps(config, default=_plain))
+        _write_record(run_dir, found, replace(found, stages=stages, config=plain))
+
+
+def record_published(run_dir: Path, files: Iterable[Path]) -> None:
+    """Note in the run's record what bytes these files of the run folder have."""
+    with FileLock(_lock_path(run_dir)):
+        found = load_run(run_dir)
+        _write_record(run_dir, found, replace(found, published={path.name: sha256_file(path) for path in files}))
+
+
+def _write_record(run_dir: Path, found: RunRecord, fresh: RunRecord) -> None:
+    if fresh != found:
+        write_json_sealed(run_dir / RUN, asdict(fresh))
 
 
 def _lock_path(run_dir: Path) -> Path:
@@ -263,7 +295,7 @@ def _lock_path(run_dir: Path) -> Path:
 
 def _read_record(run_dir: Path) -> RunRecord | None:
     try:
-        return RunRecord(**json.loads((run_dir / RUN).read_text(encoding="utf-8")))
+        return RunRecord(**read_json_sealed(run_dir / RUN))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
@@ -294,7 +326,16 @@ def find_output(run_dir: Path, stage: str) -> Path:
     folder = stage_folder(run_dir, stage, key)
     if load_manifest(folder) is None:
         raise UserError(f"{folder} is incomplete; run neo3df run again")
+    require_intact(folder)
     return folder
+
+
+def require_intact(folder: Path) -> None:
+    """Raise UserError where a file of a finished stage is not what was written; tables are left to their own readers,
+    which check every byte they return."""
+    if altered := verify(folder, tables=False):
+        stage = folder.name.rpartition("-")[0]
+        raise UserError(f"{folder / altered[0]} has changed since it was written; run neo3df run --refresh {stage}")
 
 
 def timings(run_dir: Path) -> list[tuple[str, float, int]]:

@@ -1,8 +1,8 @@
 """Reading and writing the Parquet tables: arrays in, arrays out, checked against a contract on both sides.
 
-Files are replaced as a whole, carry page checksums that every read verifies, and name their contract, its version and
-the topology they belong to. Vertex arrays are stored as float32 bytes in row groups of four, everything else as columns
-that any Parquet reader understands.
+Files are replaced as a whole, are sealed with the SHA-256 of their bytes, which every read verifies, carry page
+checksums for other readers, and name their contract, its version and the topology they belong to. Vertex arrays are
+stored as float32 bytes in row groups of four, everything else as columns that any Parquet reader understands.
 """
 
 import io
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from .atomic import replacing
 from .contracts import CONTRACTS, ColumnSpec, Contract
 from .errors import UserError
+from .sealed import PARQUET_BLANK, check_parquet, is_sealed, seal_parquet
 from .versions import package_version
 
 Columns = dict[str, Any]
@@ -54,14 +55,16 @@ def write_table(
         arrays, schema=pa.schema(fields, metadata=_file_metadata(contract, topology_hash, producer))
     )
     with replacing(path) as temporary:
-        pq.write_table(
-            table,
+        with pq.ParquetWriter(
             temporary,
+            table.schema,
             compression="none" if contract.has_mesh else "zstd",
             use_dictionary=False,
-            row_group_size=MESH_ROW_GROUP if contract.has_mesh else None,
             write_page_checksum=True,
-        )
+        ) as writer:
+            writer.write_table(table, row_group_size=MESH_ROW_GROUP if contract.has_mesh else None)
+            writer.add_key_value_metadata(PARQUET_BLANK)
+        seal_parquet(temporary)
     return path
 
 
@@ -92,12 +95,16 @@ def read_table(
 
 def table_metadata(path: Path) -> dict[str, str]:
     """The metadata of one file: contract, contract_version, units, topology_hash, producer, producer_version."""
-    return _metadata(path, _open(path))
+    with _open(path) as file:
+        return _metadata(file)
 
 
 def row_count(path: Path) -> int:
-    """The number of rows of one Parquet file, from its footer."""
-    return int(_open(path).metadata.num_rows)
+    """The number of rows of one Parquet file, from its footer, which is taken as it is found."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(_damaged(path, str(error))) from error
 
 
 def _contract(contract: Contract | str) -> Contract:
@@ -215,29 +222,29 @@ def _paths(source: Path | Iterable[Path], contract: Contract) -> list[Path]:
 
 
 def _open(path: Path) -> pq.ParquetFile:
+    """A table of this program whose every byte is as it was written."""
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"no table at {path}") from error
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(_damaged(path, error)) from error
+    if not is_sealed(data):
+        raise UserError(_damaged(path, "it carries no seal: cut off, or no table of this program"))
+    if not check_parquet(data):
+        raise UserError(_damaged(path, "its bytes have changed since it was written"))
+    return pq.ParquetFile(pa.BufferReader(data))
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    reason = str(error).splitlines()[0]
-    return f"{path} is damaged ({reason}); delete its folder and run the stage again"
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path} is damaged ({reason.splitlines()[0]}); delete its folder and run the stage again"
 
 
-def _metadata(path: Path, file: pq.ParquetFile) -> dict[str, str]:
-    found = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
-    if "contract" not in found:
-        raise UserError(f"{path} is not a table of this program: it names no contract")
-    return found
+def _metadata(file: pq.ParquetFile) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in file.schema_arrow.metadata.items()}
 
 
 def _read_file(path: Path, contract: Contract, names: list[str], topology_hash: str | None) -> Columns:
     with _open(path) as file:
-        found = _metadata(path, file)
+        found = _metadata(file)
         if found["contract"] != contract.name:
             raise UserError(f"{path} holds table {found['contract']}, expected {contract.name}")
         if found["contract_version"] != str(contract.version):
@@ -251,10 +258,7 @@ def _read_file(path: Path, contract: Contract, names: list[str], topology_hash: 
                 "it was made with another face model"
             )
         present = [name for name in names if name in file.schema_arrow.names]
-        try:
-            table = file.read(columns=present)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(_damaged(path, error)) from error
+        table = file.read(columns=present)
     return {name: _decode(contract.columns[name], table.schema.field(name), table.column(name)) for name in present}
 
 

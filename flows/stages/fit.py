@@ -1,13 +1,11 @@
 """fit_photos: every clean validation face is pulled into line with its mask (NEO-3DF section 4.3)."""
 
-import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..contracts import PARTS, REGIONS
 from ..face_fit import FittedFaces, Ignore, Masks, PartFitter
@@ -39,17 +37,14 @@ def run_shard(context: StageContext, shard: str) -> None:
     chosen = all_faces.where((rows >= first) & (rows < first + settings.shard_size))
     masks, ignore = chosen.masks()
     fit_rows = _fit_rows(context, model, chosen, masks, ignore)
-    fitted, seconds = [], []
+    fitted = []
     context.progress.start(f"fit {shard}", len(chosen))
     for begin in range(0, len(chosen), settings.batch_size):
         batch = slice(begin, begin + settings.batch_size)
-        began = time.perf_counter()
         fitted.append(fit_rows(batch))
-        count = len(masks[batch])
-        seconds += [(time.perf_counter() - began) / count] * count
-        context.progress.advance(count)
+        context.progress.advance(len(masks[batch]))
     context.progress.finish()
-    _write(context, chosen, fitted, np.array(seconds), shard)
+    _write(context, chosen, fitted, shard)
 
 
 def _fit_rows(
@@ -69,11 +64,11 @@ def _fit_rows(
 
 
 def finish(context: StageContext) -> None:
-    """Cost and realism over all fits."""
+    """Realism over all fits; what they cost is in the stage's manifest, so that equal fits are equal bytes."""
     fits = read_table(sorted(context.out.glob("fits-*.parquet")), "fits")
     n = len(fits["face_id"])
     metrics = MetricRows()
-    for key in ("seconds", "flipped_fraction", "moved_mean", "moved_p99", "latent_rms", "latent_beyond_3"):
+    for key in ("flipped_fraction", "moved_mean", "moved_p99", "latent_rms", "latent_beyond_3"):
         metrics.add(context.config.fit.variables, "all", key, fits[key].mean(), n)
     for k, part in enumerate(PARTS):
         seen = ~np.isnan(fits["iou_before"][:, k])
@@ -109,11 +104,9 @@ def _start(context: StageContext, model: PartFaceModel, faces: RunFaces) -> Part
         return model.encode(torch.from_numpy(model.face_model.shape(faces.identity)))
 
 
-def _write(
-    context: StageContext, faces: RunFaces, fitted: list[FittedFaces], seconds: NDArray[np.float64], shard: str
-) -> None:
+def _write(context: StageContext, faces: RunFaces, fitted: list[FittedFaces], shard: str) -> None:
     settings, topology = context.config.fit, _model(*_key(context)).face_model.topology_hash()
-    write_fits(context.out / f"fits-{shard}.parquet", faces.face_id, fitted, seconds, settings, topology)
+    write_fits(context.out / f"fits-{shard}.parquet", faces.face_id, fitted, settings, topology)
     shapes = {"face_id": faces.face_id, "vertices": np.concatenate([f.neutral.numpy() for f in fitted])}
     write_table(context.out / f"shapes-{shard}.parquet", "shapes", shapes, topology_hash=topology, producer="segmodel")
     latents = {f"z_{r}": np.concatenate([f.base.latents[r].numpy() for f in fitted]) for r in REGIONS}

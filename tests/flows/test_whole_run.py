@@ -289,6 +289,6 @@ def test_stage_table_and_headline_are_printed_from_the_run(tiny_run):
     for outcome, line in zip(tiny_run.outcomes, lines[1:], strict=False):
         assert line.split()[:2] == [outcome.name, "ran"]
         assert str(outcome.rows) in line.split()
-    assert lines[10] == "9 ran, 0 cached, 1 min 1 s in all"
+    assert lines[len(STAGES) + 1] == f"{len(STAGES)} ran, 0 cached, 1 min 1 s in all"
     assert "mask fitting" in lines[-1]
     assert lines[-1].split()[-6:-1] == [f"{v:.3f}" for v in np.nanmean(fits_of(tiny_run)["iou_after"], 0)]
