@@ -36,6 +36,8 @@ TRAININGS = {
     "demo": ("synthetic", 10_000, {"init": "pca", "epochs": 4}, 60),
     "30 epochs": ("ict-11k", 20_000, {"init": "random", "epochs": 30}, 240),
 }
+# threads that sleep at once cost more than a small product takes, threads that never sleep starve numba's
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
 SETTINGS = VaeSettings(init="random")
 DIMS = {region: SETTINGS.latent_dim(region) for region in REGIONS}
 ADAM_ARRAYS = 3  # weights and two moments, in a checkpoint
@@ -132,7 +134,7 @@ def whole_training(name: str) -> dict[str, float]:
 
 def in_own_process(threads: int, *arguments: object) -> dict[str, float]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    environment = os.environ | dict.fromkeys(names, str(threads)) | {"OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | dict.fromkeys(names, str(threads)) | WAITING
     command = [sys.executable, __file__, "--measure", *map(str, arguments)]
     return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
