@@ -203,6 +203,7 @@ def main() -> None:
         print(f"  {title}: {time.perf_counter() - began:.0f} s", flush=True)
     print_leakage(rows)
     if options.pictures:
+        options.pictures.mkdir(parents=True, exist_ok=True)
         draw_heat_maps(options.pictures / "leakage.jpg", methods, face, *SHOWN_EDIT)
         draw_ld_history(options.pictures / "ld_vae_loss.jpg", trained["ld-vae"][1].history, errors)
 
