@@ -42,6 +42,10 @@ From = Annotated[str | None, typer.Option("--from", help="make this stage and al
 ARun = Annotated[Path, typer.Argument(help="run folder")]
 Where = Annotated[TaskRunner, typer.Option("--runner", help="where shards run")]
 Workers = Annotated[int, typer.Option(min=1, help="shards at once")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="with --runner dask: address of a Dask scheduler, tcp://host:8786 (or NEO3DF_DASK_SCHEDULER)"),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated")]
 RunDir = Annotated[Path | None, typer.Option(help="run folder, instead of the configuration's")]
 Run = Annotated[Path | None, typer.Option("--run", help="run folder with trained models")]
@@ -63,12 +67,13 @@ def options(
 def demo(
     runner: Where = TaskRunner.thread,
     workers: Workers = 2,
+    scheduler: Scheduler = None,
     overrides: Set = None,
     run_dir: RunDir = None,
 ) -> None:
     """Synthetic faces, data to report, offline: the packaged demo configuration."""
     config = _config(None, overrides, run_dir)
-    _bring(config, runner, workers)
+    _bring(config, _tasks(runner, scheduler), workers)
 
 
 @app.command()
@@ -79,6 +84,7 @@ def run(
     begin: From = None,
     runner: Where = TaskRunner.thread,
     workers: Workers = 2,
+    scheduler: Scheduler = None,
     overrides: Set = None,
     run_dir: RunDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
@@ -92,7 +98,7 @@ def run(
 
         print_plan(Pipeline(STAGES, resolved, only=only or (), refresh=refresh or (), begin=begin).plan())
         return
-    _bring(resolved, runner, workers, only=only or (), refresh=refresh or (), begin=begin)
+    _bring(resolved, _tasks(runner, scheduler), workers, only=only or (), refresh=refresh or (), begin=begin)
 
 
 @app.command()
@@ -101,11 +107,13 @@ def stage(
     config: Config = None,
     runner: Where = TaskRunner.thread,
     workers: Workers = 2,
+    scheduler: Scheduler = None,
     overrides: Set = None,
     run_dir: RunDir = None,
 ) -> None:
     """Make one stage again and nothing else; what it needs must be finished."""
-    _bring(_config(config, overrides, run_dir), runner, workers, only=[name], refresh=[name], alone=True)
+    tasks = _tasks(runner, scheduler)
+    _bring(_config(config, overrides, run_dir), tasks, workers, only=[name], refresh=[name], alone=True)
 
 
 @app.command()
@@ -242,7 +250,16 @@ def _config(path: Path | None, overrides: list[str] | None, run_dir: Path | None
     return config if run_dir is None else config.model_copy(update={"run_dir": run_dir})
 
 
-def _bring(config: "RunConfig", runner: TaskRunner, workers: int, **selection: Any) -> "list[StageOutcome]":
+def _tasks(runner: TaskRunner, scheduler: str | None) -> str:
+    """Where shards run, as the runner takes it: a name, or a scheduler's address."""
+    if scheduler is None:
+        return runner.value
+    if runner is not TaskRunner.dask:
+        raise UserError(f"--scheduler {scheduler} needs --runner dask")
+    return scheduler
+
+
+def _bring(config: "RunConfig", tasks: str, workers: int, **selection: Any) -> "list[StageOutcome]":
     from .console import print_headline, print_stages
     from .pipeline import Pipeline
     from .progress import make_progress
@@ -251,7 +268,7 @@ def _bring(config: "RunConfig", runner: TaskRunner, workers: int, **selection: A
     def prefect() -> Any:
         from .prefect_runner import PrefectRunner
 
-        return PrefectRunner(runner.value, workers)
+        return PrefectRunner(tasks, workers)
 
     began = time.monotonic()
     outcomes = Pipeline(STAGES, config, progress=make_progress(), **selection).execute(prefect)

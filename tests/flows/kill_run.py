@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import random
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,20 +69,30 @@ def moments(run_dir: Path, kills: int, draw: random.Random) -> list[tuple[str, f
     return chosen
 
 
-def kill_in(process: subprocess.Popen[str], stage: str, seconds: float) -> str:
-    """SIGKILL the whole process group once ``stage`` has run for so long, or the run is past it; says where it fell."""
+def kill_in(process: subprocess.Popen[str], stage: str, seconds: float, order: list[str]) -> str:
+    """SIGKILL the whole process group once ``stage`` has run for so long; says where it fell.
+
+    Where an earlier kill came later and the stage is finished, soon after the start of the next one that is not.
+    """
     assert process.stderr is not None
-    where = "before the first stage"
-    for line in process.stderr:
-        if found := STARTED.match(line.strip()):
-            where = found.group(1)
-            if where == stage:
-                break
-    time.sleep(seconds)
-    alive = process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    return f"{seconds:.1f} s into {where}" if alive else "after the end"
+    lines: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=lambda: [lines.put(line) for line in process.stderr], daemon=True).start()
+    where = ""
+    while process.poll() is None and (where == "" or order.index(where) < order.index(stage)):
+        try:
+            found = STARTED.match(lines.get(timeout=0.1).strip())
+        except queue.Empty:
+            continue
+        where = found.group(1) if found else where
+    if where != stage:
+        seconds = min(seconds, 2.0)
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return f"{seconds:.1f} s into {where}"
+    return "after the end"
 
 
 def shard_files(run_dir: Path) -> dict[Path, tuple[int, int]]:
@@ -124,9 +136,9 @@ def kill_run(config: Path, folder: Path, kills: int, seed: int, overrides: list[
     if not (quiet / "run.json").exists():
         finish(start(config, quiet, overrides))
         print(f"quiet run: {time.monotonic() - began:.0f} s", flush=True)
-    report, files = Report(), {}
+    report, files, order = Report(), {}, list(load_run(quiet).stages)
     for stage, seconds in moments(quiet, kills, random.Random(seed)):
-        report.kills.append(kill_in(start(config, killed, overrides), stage, seconds))
+        report.kills.append(kill_in(start(config, killed, overrides), stage, seconds, order))
         files = look(killed, files, report)
         print(f"killed {report.kills[-1]}: {len(files)} finished tables", flush=True)
     finish(start(config, killed, overrides))
