@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -26,6 +28,68 @@ def test_the_demo_needs_no_asset(monkeypatch):
     assert config.dataset.images is None
     assert config.dataset.face_model.startswith("synthetic")
     assert config.regressors.encoder == "small"
+
+
+@pytest.fixture
+def paper_sources(tmp_path, monkeypatch):
+    """Folders with the names and layout of CelebAMask-HQ and FFHQ, and the variables that point there."""
+    for folder in ("celeb/CelebA-HQ-img", "celeb/CelebAMask-HQ-mask-anno/0", "ffhq"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("celeb/CelebA-HQ-img/0.jpg", "celeb/CelebAMask-HQ-mask-anno/0/00000_nose.png", "ffhq/00000.png"):
+        (tmp_path / file).write_bytes(file.encode())
+    monkeypatch.setenv("NEO3DF_CELEBAMASK_HQ", str(tmp_path / "celeb"))
+    monkeypatch.setenv("NEO3DF_FFHQ", str(tmp_path / "ffhq"))
+    return tmp_path
+
+
+def test_the_paper_preset_has_the_numbers_of_the_paper(paper_sources):
+    config = load_config(preset("paper"))
+    assert config.dataset.face_model == "bfm"
+    assert config.dataset.folders == (
+        (paper_sources / "celeb" / "CelebA-HQ-img", paper_sources / "celeb" / "CelebAMask-HQ-mask-anno"),
+        (paper_sources / "ffhq", None),
+    )
+    segments = config.segments
+    assert (segments.rest_dim, segments.part_dim, segments.init, segments.n_shapes) == (30, 10, "random", 95000)
+    assert (segments.lambda_kl, segments.lambda_smooth, segments.radius_mm, segments.n_solves) == (0.01, 1, 30, 3)
+    assert segments.epochs == 30
+    assert config.regressors.encoder == "facenet"
+    for section in (segments, config.regressors, config.fine_tune):
+        assert (section.batch, section.lr, section.lambda_kl) == (16, 1e-4, 0.01)
+    assert set(config.baselines.models) == {"global-pca", "global-vae", "ld-vae", "part-pca"}
+    fit = config.fit
+    assert (fit.iterations, fit.learning_rate, fit.start) == (20, 1e-3, "network")
+    assert (fit.variables, fit.offsets) == ("controls", "yz")
+    assert (fit.loss, fit.blend, fit.prior, fit.modes) == ("frobenius", True, 0, False)
+    assert config.run_dir.parts == ("runs", "paper")
+
+
+def test_a_dry_run_of_the_paper_preset_says_what_would_run(paper_sources, monkeypatch):
+    monkeypatch.chdir(paper_sources)
+    done = CliRunner().invoke(cli.app, ["run", "-c", str(preset("paper")), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "would run" in done.output
+
+
+@pytest.mark.parametrize("variable", ["NEO3DF_CELEBAMASK_HQ", "NEO3DF_FFHQ"])
+def test_a_dry_run_names_the_variable_that_is_not_set(variable, paper_sources, monkeypatch, capsys):
+    monkeypatch.delenv(variable)
+    assert f"expected a path with the environment variable {variable} set" in _refusal(monkeypatch, capsys)
+
+
+def test_a_dry_run_names_the_folder_that_is_not_there(paper_sources, monkeypatch, capsys):
+    monkeypatch.setenv("NEO3DF_FFHQ", str(paper_sources / "nowhere"))
+    assert _refusal(monkeypatch, capsys) == f"neo3df: no photographs: {paper_sources / 'nowhere'} does not exist"
+
+
+def _refusal(monkeypatch, capsys):
+    """The one line in which a dry run of the paper's preset ends."""
+    monkeypatch.setattr(sys, "argv", ["neo3df", "run", "-c", str(preset("paper")), "--dry-run"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
 
 
 def test_a_preset_below_the_working_folder_wins(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segmodel._distributed import Workers
 from segmodel._optimise import cosine_with_warmup, require_finite
 from segmodel._stack import StackedFit, VaeStack
 from segmodel.vae_settings import VaeSettings
@@ -29,11 +30,18 @@ class StackedFaces:
 class VaeTraining:
     """One Adam over all networks; their parameters are disjoint, so this equals training them side by side.
 
+    ``workers`` divide every batch and average their gradients by size, so that all of them take the step that one
+    process would: the loss is a mean over faces. What is random or compared is drawn alike or decided by the first.
+
     ``history`` holds the summed training loss of each epoch; ``held_out_mm``, with patience only, each epoch's held-out
     RMS of each region. ``kept_epoch`` numbers, from 1, the epoch each region's weights are of; 0 is the start.
     """
 
-    def __init__(self, stack: VaeStack, faces: StackedFaces, settings: VaeSettings) -> None:
+    def __init__(
+        self, stack: VaeStack, faces: StackedFaces, settings: VaeSettings, workers: Workers | None = None
+    ) -> None:
+        self._workers = workers or Workers()
+        self._loss = self._workers.data_parallel(stack)
         self.history: list[float] = []
         self.held_out_mm: list[list[float]] = []
         self._stack, self._faces, self._settings = stack, faces, settings
@@ -42,7 +50,7 @@ class VaeTraining:
         self._schedule = cosine_with_warmup(self._optimiser, settings.n_epochs * batches)
         self._generator = torch.Generator(settings.device).manual_seed(settings.seed)
         self._best = {name: tensor.clone() for name, tensor in stack.state_dict().items()}
-        self._best_mm = self._held_out_mm() if settings.patience is not None else []
+        self._best_mm = self._workers.from_first(self._held_out_mm) if settings.patience is not None else []
         self._best_epoch = [0] * len(faces.train)
 
     @property
@@ -72,16 +80,18 @@ class VaeTraining:
         total = torch.zeros((), device=device)
         for rows in torch.randperm(n, generator=self._generator, device=device).split(self._settings.batch):
             total += self._step(rows) * len(rows)
-        self.history.append(require_finite(float(total) / n, f"the VAE loss of epoch {self.epoch + 1}"))
+        mean = float(self._workers.summed(total)) / n
+        self.history.append(require_finite(mean, f"the VAE loss of epoch {self.epoch + 1}"))
         if self._settings.patience is not None:
             self._measure()
         return self.history[-1]
 
     def finish(self) -> None:
-        """Drop the gradients and, with patience, put each region's best weights into the stack."""
+        """Drop the gradients and, with patience, put each region's best weights into the stack, alike everywhere."""
         self._optimiser.zero_grad()
         if self._settings.patience is not None:
             self._stack.load_state_dict(self._best)
+        self._workers.equalise(self._stack)
 
     def state(self) -> dict[str, Any]:
         """Everything :meth:`restore` needs to continue as if nothing had happened: tensors, numbers and lists."""
@@ -107,20 +117,22 @@ class VaeTraining:
         self._best, self._best_mm, self._best_epoch = state["best"], state["best_mm"], state["best_epoch"]
 
     def _step(self, rows: Tensor) -> Tensor:
-        coordinates, settings = self._faces.train[:, rows], self._settings
-        size = (len(coordinates), len(rows), self._stack.latent_dim)
-        noise = torch.randn(size, generator=self._generator, device=settings.device)
-        terms = self._stack.loss(coordinates, self._faces.fit, noise, getattr(torch, settings.precision))
-        loss = (terms.fit + settings.lambda_kl * terms.kl).sum()
+        """Take one step and return this process's share of the batch's loss: the shares add up to it."""
+        settings, (own, share) = self._settings, self._workers.part_of(len(rows))
+        size = (len(self._faces.train), len(rows), self._stack.latent_dim)
+        noise = torch.randn(size, generator=self._generator, device=settings.device)[:, own]
+        coordinates = self._faces.train[:, rows[own]]
+        terms = self._loss(coordinates, self._faces.fit, noise, getattr(torch, settings.precision))
+        loss = share * (terms.fit + settings.lambda_kl * terms.kl).sum()
         self._optimiser.zero_grad()
-        loss.backward()
+        (self._workers.count * loss).backward()  # the gradients are averaged over the processes, and have to be summed
         self._optimiser.step()
         self._schedule.step()
         return loss.detach()
 
     def _measure(self) -> None:
         """Regions whose held-out error is at a new minimum give their weights to the best ones."""
-        self.held_out_mm.append(self._held_out_mm())
+        self.held_out_mm.append(self._workers.from_first(self._held_out_mm))
         for i, value in enumerate(self.held_out_mm[-1]):
             if value < self._best_mm[i]:
                 self._best_mm[i], self._best_epoch[i] = value, self.epoch

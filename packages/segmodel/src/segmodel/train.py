@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from segmodel._distributed import Workers, require_rows_for_all
 from segmodel._mesh import renumber
 from segmodel._optimise import require_finite, split_rows
 from segmodel._stack import StackedFit, VaeStack, pad_stack
@@ -96,14 +97,18 @@ def train_segment_vaes(
     :func:`segmodel.train_offsets.train_offset_regressor` has fitted it. ``on_epoch(epoch, loss)`` is called after every
     epoch.
 
+    Where a ``torch.distributed`` group is initialised (as under torchrun) and every process calls this with the same
+    arguments, they divide each batch of ``settings.batch`` faces among them and come to what one process would, up to
+    rounding. All return the same model; the first reads and writes the checkpoint and calls ``on_epoch``.
+
     Args:
         checkpoint: a file for the state of training, written after every ``checkpoint_every`` epochs and at the end. If
-            it is there already the training goes on from it, and on the same machine and threads comes to the same
-            result, bit for bit, as one that was never interrupted. It is left where it is.
+            it is there already the training goes on from it, and on the same machine, threads and processes comes to
+            the same result, bit for bit, as one that was never interrupted. It is left where it is.
 
     Raises:
-        ValueError: shapes and layout differ in vertex count, there are too few faces, or the checkpoint is of another
-            training.
+        ValueError: shapes and layout differ in vertex count, there are too few faces, the checkpoint is of another
+            training, or the processes have different arguments or outnumber the faces of a batch.
         FloatingPointError: the loss stops being finite.
     """
     settings = settings or VaeSettings()
@@ -111,28 +116,32 @@ def train_segment_vaes(
         raise ValueError(f"shapes have {shapes.n_vertices} vertices, the layout has {layout.n_vertices}")
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every is {checkpoint_every}: give at least 1 epoch")
-    started = time.perf_counter()
+    started, workers = time.perf_counter(), Workers.of_group()
+    require_rows_for_all(workers, settings.batch)
     train, held_out = split_rows(len(shapes), settings.validation_fraction, settings.seed, validation_rows)
     identity = TrainingIdentity(settings.as_json(), layout_sha256(layout), data_sha256(shapes, held_out))
-    saved = None if checkpoint is None else load_checkpoint(Path(checkpoint), identity)
+    _require_agreement(identity, workers)
+    saved = workers.from_first(lambda: None if checkpoint is None else load_checkpoint(Path(checkpoint), identity))
 
     centres = {part: shapes.region(layout.vertices(part)).box_centres() for part in PARTS}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         offsets = OffsetRegressor(settings.rest_dim, torch.stack([centres[p][train].mean(dim=0) for p in PARTS]))
         if saved is None:
-            regions = _fresh(layout, shapes, centres, train, settings)
+            regions = workers.from_first(lambda: _fresh(layout, shapes, centres, train, settings))
         else:
             regions = _restored(saved["regions"], settings)
     start = {r: {"vae": entry.vae.state_dict(), "variance": entry.variance} for r, entry in regions.items()}
     vaes = [entry.vae.to(settings.device) for entry in regions.values()]
     faces = _faces(layout, shapes, centres, regions, (train, held_out), settings)
     stack = VaeStack(vaes)
-    training = VaeTraining(stack, faces, settings)
+    training = VaeTraining(stack, faces, settings, workers)
     if saved is not None:
         training.restore(saved["training"])
     while not training.finished:
         loss = training.run_epoch()
+        if not workers.is_first:
+            continue
         if checkpoint is not None and (training.finished or training.epoch % checkpoint_every == 0):
             save_checkpoint(Path(checkpoint), identity, {"regions": start, "training": training.state()})
         if on_epoch is not None:
@@ -150,6 +159,16 @@ def train_segment_vaes(
     model = SegmentModel(layout, trained, offsets, training_record=record).eval()
     held_out_mm = {region: [epoch[i] for epoch in training.held_out_mm] for i, region in enumerate(regions)}
     return model, VaeReport(quality, training.history, time.perf_counter() - started, settings.init, held_out_mm)
+
+
+def _require_agreement(identity: TrainingIdentity, workers: Workers) -> None:
+    """Raise ValueError, on every process, when one of them has other faces or settings."""
+    for rank, other in enumerate(workers.from_each(vars(identity))):
+        if words := identity.differences(other):
+            raise ValueError(
+                f"process {rank} does not train what process {workers.rank} does ({'; '.join(words)}): "
+                "give all of them the same faces, labels and settings"
+            )
 
 
 def _fresh(

@@ -17,7 +17,8 @@ class VaeSettings:
             ``"random"`` is PyTorch's initialisation, as in the paper, and takes five times as long to get there.
         rest_dim, part_dim: latent sizes.
         epochs, batch, lr: Adam with 2 % warm-up and a cosine down to 0. None is 6 epochs at 1e-4 from PCA, 30 at 1e-3
-            from random weights.
+            from random weights. Processes that train together, see :func:`segmodel.train.train_segment_vaes`, divide
+            each batch among them.
         lambda_kl, lambda_smooth: weights of the KL term (nats) and of the squared cotangent Laplacian coordinates
             (mm^2) against the squared vertex errors summed over vertices (mm^2). The paper uses 0.01 and 1.
         smoothness: whose Laplacian coordinates: those of the ``"difference"`` of the decoded shape to the true one,
@@ -33,7 +34,8 @@ class VaeSettings:
             CPU with bfloat16 instructions gains a quarter at batch 64 and loses beyond.
         seed: of weights, batches, noise and the validation split.
         validation_fraction: share of the faces held out, unless the validation rows are given.
-        device: where the networks are trained; the returned model is on the CPU.
+        device: where the networks are trained; the returned model is on the CPU. Processes with a GPU each all give
+            ``"cuda"``, after ``torch.cuda.set_device``.
 
     Raises:
         ValueError: a value is outside its range.
