@@ -90,6 +90,7 @@ CONTRACTS: dict[str, Contract] = {
             {
                 "face_id": string(),
                 "source": string(),
+                "person": string(optional=True),
                 "split": string(),
                 "identity": tensor(),
                 "expression": tensor(),
@@ -177,15 +178,34 @@ CONTRACTS: dict[str, Contract] = {
         ),
         Contract(
             "overlaps",
-            1,
+            2,
             {
                 "face_id": string(),
-                "method": string(),
+                "person": string(),
+                "model": string(),
+                "step": string(),
+                "reference": string(),
                 **{
                     key: tensor(len(PARTS), unit="px")
                     for key in ("intersection", "union", "predicted_area", "target_area")
                 },
             },
+        ),
+        Contract(
+            "shape_errors",
+            1,
+            {
+                "face_id": string(),
+                "person": string(),
+                "model": string(),
+                "step": string(),
+                "reference": string(),
+                "rms": tensor(len(REGIONS), unit="mm"),
+                "rms_face": scalar(unit="mm"),
+            },
+        ),
+        Contract(
+            "drawn_labels", 1, {"face_id": string(), "model": string(), "step": string(), "labels": label_image()}
         ),
         Contract("pictures", 1, {"section": string(), "caption": string(), "image": binary()}),
         Contract("rejected", 1, {"path": string(), "code": string(), "detail": string()}),

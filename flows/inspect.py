@@ -8,6 +8,7 @@ import numpy as np
 
 from .contracts import PARTS
 from .errors import UserError
+from .methods import method_name
 from .store import Manifest, latest_outputs, load_manifest
 from .tables import Columns, read_table, table_metadata
 
@@ -121,11 +122,12 @@ def _rows(path: Path, contract: str, photo: str) -> Iterator[str]:
                 before, after = (np.nanmean(table[f"iou_{when}"][row]) for when in ("before", "after"))
                 yield f"{table['method'][row]}: mean IoU {before:.3f} before, {after:.3f} after"
         case "overlaps":
-            table = read_table(path, contract, columns=["face_id", "method", "intersection", "union"])
+            table = read_table(path, contract, columns=["face_id", "model", "step", "reference", "intersection", "union"])
             for row in _of(table, photo):
                 there = table["union"][row] > 0
                 iou = table["intersection"][row][there] / table["union"][row][there]
-                yield f"{table['method'][row]}: mean IoU {iou.mean():.3f}"
+                name, reference = method_name(table["model"][row], table["step"][row]), table["reference"][row]
+                yield f"{name}: mean IoU {iou.mean():.3f} with the {reference}"
         case "crops" | "latents" | "offsets" | "shapes" | "measurements":
             for _ in _of(read_table(path, contract, columns=["face_id"]), photo):
                 yield "a row"

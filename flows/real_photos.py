@@ -27,7 +27,8 @@ from .sources import PhotoEntry, readable
 class PreparedPhoto:
     """One face in the 224-pixel crop: picture, 68 landmarks in crop pixels, part label image and where it came from.
 
-    ``mask_source``: "file", "synthetic", the name of the parser, or "" where there are no labels.
+    ``mask_source``: "file", "synthetic", the name of the parser, or "" where there are no labels. ``person``: whom it
+    shows, "" where that is not known.
     """
 
     face_id: str
@@ -43,6 +44,7 @@ class PreparedPhoto:
     scale: NDArray[np.float32]
     offset: NDArray[np.float32]
     identity: NDArray[np.float32] | None = None
+    person: str = ""
 
     @property
     def has_mask(self) -> bool:
@@ -98,6 +100,7 @@ class PhotoPreparer:
             sha256=photo.sha256,
             scale=np.asarray(transform.scale, np.float32),
             offset=np.asarray(transform.offset, np.float32),
+            person=entry.group,
         )
 
 

@@ -23,12 +23,13 @@ class RunFaces:
     """N faces of a run, one row each: see the ``faces`` and ``masks`` tables for units.
 
     ``rows`` (N,): their places in the tables, ascending. ``mask_source``: "file", "synthetic", a parser's name, or ""
-    where there is no mask.
+    where there is no mask. ``person``: whom a face belongs to; what is drawn anew for a confidence interval.
     """
 
     folder: Path
     rows: NDArray[np.int64]
     face_id: list[str]
+    person: NDArray[np.str_]
     split: NDArray[np.str_]
     clean: NDArray[np.bool_]
     has_mask: NDArray[np.bool_]
@@ -95,6 +96,7 @@ def load_faces(folder: Path) -> RunFaces:
         folder=folder,
         rows=np.arange(len(table["face_id"])),
         face_id=table["face_id"],
+        person=np.array(table.get("person", table["face_id"])),
         split=np.array(table["split"]),
         clean=table["clean"].astype(bool),
         has_mask=table["has_mask"].astype(bool),

@@ -45,18 +45,21 @@ class DatasetConfig(Section):
     """Which face model and which photographs: synthetic ones, or those of a folder or several, with masks if there are.
 
     ``masks``: for several folders a list of as many, null where a folder has none. ``parser`` labels the photographs
-    that have no mask file; its weights are an asset, or the file ``parser_weights``.
+    that have no mask file; its weights are an asset, or the file ``parser_weights``. ``estimator`` finds identity,
+    expression and pose: by the landmarks, or Deep3DMM by the pixels, whose weights are the file ``estimator_weights``.
     ``fold`` of ``n_folds`` validates on that part of the people and trains on the others (cross-validation), in place
     of ``validation_share``.
     """
 
-    face_model: str = "synthetic"
+    face_model: Annotated[str, BeforeValidator(_expanded)] = "synthetic"
     images: Annotated[Path | tuple[Path, ...] | None, BeforeValidator(_expanded)] = None
     masks: Annotated[Path | tuple[Path | None, ...] | None, BeforeValidator(_expanded)] = None
     manifest: InputPath | None = None
     clean: dict[str, float] = {}
     parser_weights: InputPath | None = None
     parser: Literal["none", "bisenet", "parsenet", "small"] = Field(default="none", validate_default=True)
+    estimator_weights: InputPath | None = None
+    estimator: Literal["landmarks", "deep3dmm"] = Field(default="landmarks", validate_default=True)
     n_photos: PositiveInt = 240
     landmark_noise_px: NonNegativeFloat = 1.0
     validation_share: float = Field(default=0.2, gt=0, lt=1)
@@ -97,6 +100,13 @@ class DatasetConfig(Section):
         if parser == "small" and weights is None:
             raise ValueError("dataset.parser_weights with it, the file of a parser that was trained")
         return parser
+
+    @field_validator("estimator")
+    @classmethod
+    def _whose_weights(cls, estimator: str, info: ValidationInfo) -> str:
+        if estimator == "landmarks" and info.data.get("estimator_weights") is not None:
+            raise ValueError("the estimator whose weights dataset.estimator_weights are; landmarks need none")
+        return estimator
 
     @field_validator("fold")
     @classmethod

@@ -18,6 +18,9 @@ from .errors import UserError
 if TYPE_CHECKING:
     from dataset_builder import PhotoFile, Rejected
 
+BUILT_IN = "synthetic"
+"""How the names of face models that are built in begin."""
+
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".gif")
 
 
@@ -52,6 +55,21 @@ def source_files(images: Path) -> list[Path]:
     if not any(path.suffix.lower() in PHOTO_SUFFIXES for path in found):
         raise UserError(f"no photographs: {images} holds no file ending in {', '.join(PHOTO_SUFFIXES)}")
     return found
+
+
+def face_model_source(name: str) -> Path | None:
+    """The file or folder that a face model is read from; None for one that is built in.
+
+    Raises UserError where there is none, or where it is an asset that is missing.
+    """
+    if name.startswith(BUILT_IN):
+        return None
+    from dataset_builder import AssetMissing, face_model_path
+
+    try:
+        return face_model_path(name)
+    except (AssetMissing, ValueError) as error:
+        raise UserError(f"dataset.face_model: {error}") from error
 
 
 def list_inputs(images: Path, masks: Path | None = None) -> "list[PhotoFile | Rejected]":

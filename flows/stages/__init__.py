@@ -9,7 +9,7 @@ from typing import Any
 from ..config import RunConfig
 from ..errors import UserError
 from ..pipeline import Stage, StageContext
-from ..sources import digest_files, source_files
+from ..sources import digest_files, face_model_source, source_files
 
 
 def _body(module: str, function: str) -> Callable[..., Any]:
@@ -28,21 +28,27 @@ def _section(name: str) -> Callable[[RunConfig], Mapping[str, Any]]:
 def _dataset(config: RunConfig) -> Mapping[str, Any]:
     """The section without paths, and the content of the files they name."""
     section = config.dataset
-    model, manifest = Path(section.face_model), section.manifest
+    manifest = section.manifest
     content = {
-        "face_model": digest_files([model] if model.is_file() else []),
+        "face_model": _below(face_model_source(section.face_model)),
         "photos": [[digest_files(source_files(images)), _below(masks)] for images, masks in section.folders],
         "manifest": digest_files([manifest] if section.folders and manifest is not None else []),
         "parser": _weights(section.parser_weights, "dataset.parser_weights"),
+        "estimator": _weights(section.estimator_weights, "dataset.estimator_weights"),
     }
-    chosen = section.model_dump(mode="json", exclude={"images", "masks", "manifest", "parser_weights"})
+    chosen = section.model_dump(mode="json", exclude=set(INPUT_PATHS))
+    if content["face_model"]:
+        chosen["face_model"] = Path(section.face_model).name
     return {"seed": config.seed, "dataset": chosen, "content": content}
 
 
-def _below(masks: Path | None) -> str:
-    """Digest of a mask, or of all files below a folder of masks."""
-    below = [] if masks is None else sorted([masks, *masks.rglob("*")], key=os.fsencode)
-    return digest_files([path for path in below if path.is_file()])
+INPUT_PATHS = ("images", "masks", "manifest", "parser_weights", "estimator_weights")
+
+
+def _below(place: Path | None) -> str:
+    """Digest of a file, or of all files below a folder; empty of nothing."""
+    below = [] if place is None else sorted([place, *place.rglob("*")], key=os.fsencode)
+    return digest_files([path for path in below if path.is_file()]) if below else ""
 
 
 def _weights(path: Path | None, key: str) -> str:

@@ -157,6 +157,7 @@ def _face_columns(photos: list[PreparedPhoto], estimate: FaceEstimate) -> dict[s
         **({"true_identity": np.stack(truth)} if truth else {}),
         "face_id": [p.face_id for p in photos],
         "source": [p.source for p in photos],
+        "person": [p.person or p.face_id for p in photos],
         "split": [p.split for p in photos],
         "clean": np.array([p.clean for p in photos], np.int64),
         "has_mask": np.array([p.has_mask for p in photos], np.int64),

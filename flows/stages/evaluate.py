@@ -1,5 +1,6 @@
 """evaluate: part IoU of every method on the validation faces, and the report's pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,17 @@ from ..face_editor import editor_of
 from ..face_file import RunFace, named_controls, state_of, write_mesh
 from ..face_fit import CAMERA
 from ..figures import Gallery
+from ..methods import (
+    ESTIMATED,
+    FINE_TUNED,
+    FITTED,
+    GLOBAL_3DMM,
+    MASK,
+    MEAN_FACE,
+    OURS,
+    PRE_TRAINED,
+    method_name,
+)
 from ..metrics import MetricRows
 from ..pipeline import StageContext
 from ..run_data import RunFaces, load_faces, validation_faces
@@ -24,6 +36,7 @@ from ..run_model import PartFace, PartFaceModel, Pose, load_controllers, load_ne
 from ..tables import read_table, write_table
 
 LabelImages = NDArray[np.uint8]
+Method = tuple[str, str]
 BATCH = 16
 
 
@@ -37,10 +50,17 @@ def run(context: StageContext) -> None:
     overlaps = {method: part_iou(images, masks) for method, images in rendered.items()}
     topology = model.face_model.topology_hash()
     write_table(context.out / "overlaps.parquet", "overlaps", _overlap_columns(faces, overlaps), topology_hash=topology)
-    _summary(overlaps).write(context.out)
+    named = {method_name(*method): overlap for method, overlap in overlaps.items()}
+    _summary(named).write(context.out)
     controllers, points = load_controllers(inputs, model)
     gallery = Gallery(model, controllers, points)
-    pictures = gallery.draw(faces, masks, rendered, _fitted_shapes(context), context.config.evaluate.n_examples)
+    pictures = gallery.draw(
+        faces,
+        masks,
+        {method_name(*method): images for method, images in rendered.items()},
+        _fitted_shapes(context),
+        context.config.evaluate.n_examples,
+    )
     _write_example(context, model, controllers, faces.face_id[0])
     write_table(
         context.out / "pictures.parquet",
@@ -50,7 +70,7 @@ def run(context: StageContext) -> None:
     )
 
 
-def _renders(context: StageContext, model: PartFaceModel, faces: RunFaces) -> dict[str, LabelImages]:
+def _renders(context: StageContext, model: PartFaceModel, faces: RunFaces) -> dict[Method, LabelImages]:
     """Label images (N, 224, 224) of each method, in the order of the tables."""
     inputs = context.inputs
     mean_pose = LandmarkEstimator(model.face_model).estimate(faces.landmarks, fit_identity=False, fit_expression=False)
@@ -60,16 +80,16 @@ def _renders(context: StageContext, model: PartFaceModel, faces: RunFaces) -> di
     landmark_shapes = torch.from_numpy(model.face_model.shape(faces.identity))
     fits = read_table(sorted(inputs["fit_photos"].glob("fits-*.parquet")), "fits")
     renders = {
-        "mean face + pose": _label_images(model, mean.expand(len(faces), -1, -1), posed_mean),
-        "landmark fit (global 3DMM)": _label_images(model, landmark_shapes, faces.pose),
+        (MEAN_FACE, ESTIMATED): _label_images(model, mean.expand(len(faces), -1, -1), posed_mean),
+        (GLOBAL_3DMM, ESTIMATED): _label_images(model, landmark_shapes, faces.pose),
     }
     crops, five_points = faces.crops(), faces.five_points
-    for name, fine_tuned in (("network, pre-trained", False), ("network (NEO-3DF)", True)):
+    for step, fine_tuned in ((PRE_TRAINED, False), (FINE_TUNED, True)):
         network = load_network(inputs, context.config.regressors.encoder, fine_tuned=fine_tuned)
-        renders[name] = _label_images(model, _composed(model, network(crops, five_points)), faces.pose)
+        renders[OURS, step] = _label_images(model, _composed(model, network(crops, five_points)), faces.pose)
     if fits["face_id"] != faces.face_id:
         raise UserError("the fits are not of this run's validation faces; make them again with --refresh fit_photos")
-    renders[f"after mask fitting ({context.config.fit.start} start)"] = np.asarray(fits["labels_after"])
+    renders[OURS, FITTED] = np.asarray(fits["labels_after"])
     return renders
 
 
@@ -107,17 +127,20 @@ def _write_example(context: StageContext, model: PartFaceModel, controllers: Con
     write_mesh(model, editor_of(model, state, controllers), context.out / "face.glb")
 
 
-def _overlap_columns(faces: RunFaces, overlaps: dict[str, PartOverlap]) -> dict[str, object]:
+def _overlap_columns(faces: RunFaces, overlaps: Mapping[Method, PartOverlap]) -> dict[str, object]:
     columns: dict[str, object] = {
         "face_id": [face for _ in overlaps for face in faces.face_id],
-        "method": [method for method in overlaps for _ in faces.face_id],
+        "person": [person for _ in overlaps for person in faces.person],
+        "model": [model for model, _ in overlaps for _ in faces.face_id],
+        "step": [step for _, step in overlaps for _ in faces.face_id],
+        "reference": [MASK for _ in overlaps for _ in faces.face_id],
     }
     for key in ("intersection", "union", "predicted_area", "target_area"):
         columns[key] = np.concatenate([getattr(o, key) for o in overlaps.values()])
     return columns
 
 
-def _summary(overlaps: dict[str, PartOverlap]) -> MetricRows:
+def _summary(overlaps: Mapping[str, PartOverlap]) -> MetricRows:
     metrics = MetricRows()
     for method, overlap in overlaps.items():
         summary = overlap.summary()

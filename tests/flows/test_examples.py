@@ -33,7 +33,7 @@ def test_editing_a_face_reaches_the_asked_width(tmp_path):
 
 def test_the_tables_are_read_without_us(tiny_run):
     printed = run_example("03_read_the_tables.py", tiny_run.folder)
-    assert "mean face + pose" in printed
+    assert "mean face" in printed
     assert "moved_mm" in printed
 
 

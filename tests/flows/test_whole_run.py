@@ -15,6 +15,7 @@ from flows.config import parse_config
 from flows.console import print_headline, print_stages
 from flows.contracts import CONTRACTS, PARTS, REGIONS
 from flows.errors import UserError
+from flows.methods import method_name
 from flows.pipeline import PlainRunner
 from flows.run_data import load_faces, masked_training_faces, training_faces, validation_faces
 from flows.run_model import PartFace, load_part_face_model
@@ -153,9 +154,10 @@ def test_fitting_to_masks_improves_the_overlap_and_keeps_the_faces_whole(tiny_ru
 
 def test_the_evaluation_measures_the_fits_again(tiny_run):
     overlaps = read_table(tiny_run.output("evaluate") / "overlaps.parquet", "overlaps")
-    methods = list(dict.fromkeys(overlaps["method"]))
+    named = list(map(method_name, overlaps["model"], overlaps["step"]))
+    methods = list(dict.fromkeys(named))
     assert len(methods) == 5
-    last = [i for i, method in enumerate(overlaps["method"]) if method == methods[-1]]
+    last = [i for i, method in enumerate(named) if method == methods[-1]]
     np.testing.assert_array_equal(overlaps["intersection"][last], fits_of(tiny_run)["intersection_after"])
     np.testing.assert_array_equal(
         overlaps["predicted_area"] + overlaps["target_area"] - overlaps["intersection"], overlaps["union"]

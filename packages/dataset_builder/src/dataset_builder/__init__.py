@@ -43,7 +43,7 @@ from dataset_builder.masks import (
     read_mask,
 )
 from dataset_builder.mean_texture import mean_texture
-from dataset_builder.models import load_face_model
+from dataset_builder.models import face_model_path, load_face_model
 from dataset_builder.normals import vertex_normals
 from dataset_builder.parser_labels import PARSER_CLASSES, ParsedFaces, labels_of_classes, parsing_iou
 from dataset_builder.parser_training import SmallParserSettings, train_parser
@@ -122,6 +122,7 @@ __all__ = [
     "encode_missing",
     "encoding_key",
     "eye_cap_vertices",
+    "face_model_path",
     "fetch_asset",
     "five_points",
     "image_sha256",

@@ -67,18 +67,19 @@ def load_bfm_front(path: Path) -> FaceModel:
     return require_face_frame(_assembled(folder), str(folder))
 
 
-def load_bfm_asset() -> FaceModel:
-    """The front crop among the assets: ``BFM_model_front.mat`` or the folder ``BFM``.
+def bfm_asset_path() -> Path:
+    """Where the front crop lies among the assets: ``BFM_model_front.mat``, or the folder with what it is made of.
 
     Raises:
         AssetMissing: there is none; the message names the files and where they go.
-        ValueError: as :func:`load_bfm_front`.
     """
     folders = asset_folders()
     for folder in folders:
         for place in (folder, folder / "BFM"):
-            if (place / READY_FILE).is_file() or (place / BASEL_FILE).is_file():
-                return load_bfm_front(place)
+            if (place / READY_FILE).is_file():
+                return place / READY_FILE
+            if (place / BASEL_FILE).is_file():
+                return place
     places = " or ".join(str(folder / "BFM") for folder in folders)
     raise AssetMissing(
         f"load_face_model('bfm') needs {READY_FILE}, or {', '.join(ASSEMBLY_FILES)} (licence: research only, from "

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .assets import asset_path, user_cache
-from .bfm_front import ASSEMBLY_FILES, READY_FILE, load_bfm_asset, load_bfm_front
+from .bfm_front import ASSEMBLY_FILES, READY_FILE, bfm_asset_path, load_bfm_front
 from .bfm_h5 import load_bfm_h5
 from .face_model import FaceModel
 from .face_model_file import read_face_model
@@ -13,6 +13,25 @@ from .ict_folder import NEUTRAL_FILE, ict_folder
 
 PROCEDURAL_SIZES = {"synthetic": 6_000, "synthetic-3k": 3_000, "synthetic-35k": 35_000}
 MODEL_NAMES = (*PROCEDURAL_SIZES, "ict", "bfm")
+
+
+def face_model_path(name_or_path: str | Path) -> Path | None:
+    """The file or folder that :func:`load_face_model` reads a face model from; None for one that is built in.
+
+    Raises:
+        ValueError: the name is unknown, and there is no such path.
+        AssetMissing: ``"ict"`` or ``"bfm"`` is not there.
+    """
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in PROCEDURAL_SIZES:
+        return None
+    if name == "ict":
+        return asset_path("ict_face")
+    if name == "bfm":
+        return bfm_asset_path()
+    if not path.exists():
+        raise ValueError(f"unknown face model {name!r}: use {', '.join(MODEL_NAMES)} or the path of a face model")
+    return path
 
 
 def load_face_model(
@@ -44,18 +63,17 @@ def load_face_model(
     suffix = "" if name in MODEL_NAMES else path.suffix.lower()
     if landmarks is not None and suffix not in (".h5", ".hdf5", ".pkl", ".npz"):
         raise ValueError(f"face model {name!r} has its own landmarks; leave the landmark file out")
-    if name in PROCEDURAL_SIZES:
+    found = face_model_path(name_or_path)
+    if found is None:
         from .procedural import cached_procedural_face
 
         return cached_procedural_face(PROCEDURAL_SIZES[name], cache_dir or user_cache())
     if name == "ict":
-        return load_ict(asset_path("ict_face"))
+        return load_ict(found)
     if name == "bfm":
-        return load_bfm_asset()
+        return load_bfm_front(found)
     if path.is_dir():
         return _from_folder(path)
-    if not path.is_file():
-        raise ValueError(f"unknown face model {name!r}: use {', '.join(MODEL_NAMES)} or the path of a face model")
     if suffix in (".h5", ".hdf5"):
         return load_bfm_h5(path, landmarks=landmarks)
     if suffix == ".pkl":
