@@ -277,6 +277,12 @@ class EvaluateConfig(Section):
     n_examples: PositiveInt = 6
 
 
+class CellsConfig(Section):
+    """The eight cells of NEO-3DF's table 3, each with two step sizes, on this many validation faces; 0: none."""
+
+    n_faces: NonNegativeInt = 0
+
+
 class RunConfig(Section):
     """Everything that decides what a run computes, and where it is kept."""
 
@@ -291,4 +297,5 @@ class RunConfig(Section):
     modes: ModesConfig = ModesConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()
     fit: FitConfig = FitConfig()
+    cells: CellsConfig = CellsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -93,6 +93,14 @@ def _fit(config: RunConfig) -> Mapping[str, Any]:
     return {"seed": config.seed, "fit": config.fit.model_dump(mode="json"), **encoder}
 
 
+def _cells(config: RunConfig) -> Mapping[str, Any]:
+    """How many faces, and what else is read of the configuration; one value where there are none."""
+    n_faces = config.cells.n_faces
+    return {"seed": config.seed, "n_faces": n_faces, "encoder": config.regressors.encoder} if n_faces else {}
+
+
+CELLS_NEED = (*TRAINED, "learn_modes", "train_regressors", "fit_controllers", "fine_tune")
+
 STAGES = (
     Stage(
         "build_dataset",
@@ -163,6 +171,16 @@ STAGES = (
         shards=_body("fit", "shards"),
         run_shard=_body("fit", "run_shard"),
         spares=lambda config: () if config.fit.start == "network" else NETWORK,
+    ),
+    Stage(
+        "compare_settings",
+        _cells,
+        run=_body("cells", "finish"),
+        needs=CELLS_NEED,
+        packages=("fitting", "segmodel", "arap_diff", "editing"),
+        shards=_body("cells", "shards"),
+        run_shard=_body("cells", "run_shard"),
+        spares=lambda config: () if config.cells.n_faces else CELLS_NEED,
     ),
     Stage(
         "evaluate",

@@ -46,7 +46,7 @@ class TinyRun:
         from flows.pipeline import Pipeline
         from flows.stages import STAGES
 
-        changed = {name: {**self.values[name], **values} for name, values in (sections or {}).items()}
+        changed = {name: {**self.values.get(name, {}), **values} for name, values in (sections or {}).items()}
         values = {**self.values, **changed, "run_dir": run_dir or self.folder}
         return Pipeline(STAGES, parse_config(values), **selection)
 
