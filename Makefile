@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY = PASSIVE
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 
-.PHONY: install demo test lint types imports tests isolated clean
+.PHONY: install demo test lint types imports tests isolated docs wheels alone lowest coverage mutants clones clean
 
 install: $(VENV)/.installed
 
@@ -40,5 +40,41 @@ tests: install
 isolated:
 	PYTHON=$(PYTHON) tests/isolated.sh $(PACKAGES)
 
+# The manual, strictly, into site/; the tests build it too.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo site/index.html
+
+# The six distributions, as they would be published, into dist/.
+wheels: install
+	rm -rf dist
+	for home in $(PACKAGES:%=packages/%) .; do $(BIN)/python -m build --no-isolation --outdir dist $$home || exit 1; done
+	$(BIN)/python -m twine check --strict dist/*
+
+# How long a stranger with torch waits for arap_diff's first example.
+alone: install
+	$(BIN)/python tests/packaging/wheel_alone.py $(if $(TORCH),--torch $(TORCH))
+
+# Each package's tests with the lowest versions it allows.
+lowest: install
+	$(BIN)/python tests/packaging/lowest_versions.py $(PACKAGES)
+
+# What the tests of each package do not run of it. Compiled kernels are not traced: docs/coverage.md.
+coverage: install
+	for package in $(PACKAGES) flows; do $(BIN)/python -m pytest -q tests/$$package --cov=$$package --cov-report=term || exit 1; done
+
+# Would the tests notice a wrong operator? Options and other files: tests/mutation.py.
+mutants: install
+	$(BIN)/python tests/mutation.py packages/arap_diff/src/arap_diff/mesh.py tests/arap_diff/test_laplacian.py tests/arap_diff/test_bad_input.py
+	$(BIN)/python tests/mutation.py packages/arap_diff/src/arap_diff/rotations.py tests/arap_diff/test_rotations.py tests/arap_diff/test_bad_input.py
+	$(BIN)/python tests/mutation.py packages/arap_diff/src/arap_diff/solver.py tests/arap_diff --sample 40
+	$(BIN)/python tests/mutation.py packages/arap_diff/src/arap_diff/_numpy_kernels.py tests/arap_diff --sample 40
+	$(BIN)/python tests/mutation.py packages/fitting/src/fitting/_raster.py tests/fitting/test_raster.py tests/fitting/test_interpolation.py --sample 40
+	$(BIN)/python tests/mutation.py packages/editing/src/editing/measurements.py tests/editing/test_measurements.py
+
+# The README's two commands in two fresh clones of the last commit.
+clones:
+	tests/packaging/fresh_clones.sh $(PYTHON)
+
 clean:
-	rm -rf $(VENV) runs out
+	rm -rf $(VENV) runs out site dist

@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from fit_faces import load_parts
-from leakage_measure import Face, Leakage, Method, fit_method, leakages, shuffled
 from leakage_pictures import draw_heat_maps, draw_ld_history
 from torch import Tensor
 
 from dataset_builder import FaceModel, load_face_model
 from editing import REGIONS, MeasurementLandmarks
+from flows.edit_reach import EditMethod, EditReach, Surroundings, control_maps, edit_reach, measured_faces
 from segmodel import (
     BaselineReport,
     BaselineSettings,
@@ -97,6 +97,12 @@ def held_out_rows(count: int) -> np.ndarray:
     return np.sort(np.random.default_rng(SEED).permutation(count)[: round(VALIDATION * count)])
 
 
+def shuffled(latents: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Latents ``{name: (N, D)}`` of new faces whose slices come from different ones, independently."""
+    generator = torch.Generator().manual_seed(0)
+    return {name: z[torch.randperm(len(z), generator=generator)] for name, z in latents.items()}
+
+
 def errors_of_parts(parts: SegmentModel, shapes: LinearShapes) -> dict[str, dict[str, float]]:
     """Held-out errors of the part model with predicted and with true places of the parts."""
 
@@ -118,7 +124,7 @@ def print_errors(errors: dict[str, dict[str, float]], seconds: dict[str, float])
         print(f"  {name:26s}{cells}{seconds.get(name, float('nan')):14.0f}")
 
 
-def print_leakage(rows: list[Leakage]) -> None:
+def print_leakage(rows: list[EditReach]) -> None:
     """One line per method and region."""
     print(
         "\ndisplacement in mm over all controls of a region at +3 and -3 sigma from the mean latent: means, ratios and"
@@ -174,7 +180,7 @@ def main() -> None:
     print_errors(errors, {NAMES[name]: report.seconds for name, (_, report) in trained.items()})
 
     points = MeasurementLandmarks.from_template(model.mean, layout.labels, model.landmarks68)
-    face = Face(layout, points, parts.radius_mm)
+    face = Surroundings(layout, points, parts.radius_mm)
     sample = LinearShapes(model.mean, model.id_basis, model.sample(sizes.measured, SEED + 1))
     baselines = {name: baseline for name, (baseline, _) in trained.items()}
     decoders = {name: (baseline, baseline.latents_of(sample)) for name, baseline in baselines.items()}
@@ -192,14 +198,15 @@ def main() -> None:
         ("part VAEs, blended", "parts", False, True),
     )
     print(f"\ncontrol maps from {sizes.measured} faces and leakage, ridge {options.ridge}")
-    methods: list[Method] = []
-    rows: list[Leakage] = []
+    methods: list[EditMethod] = []
+    rows: list[EditReach] = []
+    measured = {name: measured_faces(decoder, points, latents) for name, (decoder, latents) in decoders.items()}
     for title, name, whole, blend in plans:
         began = time.perf_counter()
         decoder, latents = decoders[name]
-        method = fit_method(title, decoder, face, latents, whole_latent=whole, blend=blend, ridge=options.ridge)
-        methods.append(method)
-        rows += leakages(method, face)
+        controls = control_maps(measured[name], latents, whole_latent=whole, ridge=options.ridge)
+        methods.append(EditMethod(title, decoder, controls, whole, blend))
+        rows += edit_reach(methods[-1], face)
         print(f"  {title}: {time.perf_counter() - began:.0f} s", flush=True)
     print_leakage(rows)
     if options.pictures:

@@ -5,18 +5,15 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
-from leakage_measure import SIGMA, Face, Method, displacement
 
-from dataset_builder import vertex_normals
-from fitting import Camera, Renderer, clip_positions
+from flows.edit_figures import HEAT, SoftLight, cropped
+from flows.edit_reach import SIGMA, EditMethod, Surroundings
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 SIZE = 300
-HEAT = matplotlib.colormaps["cividis"]
 GREY = 0.86
 PANELS = {
     "loss": "weighted sum",
@@ -28,29 +25,17 @@ PANELS = {
 }
 
 
-def render(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Picture (SIZE, SIZE, 3) in 0..1 of vertices (V, 3) with colours (V, 3), dimmed a little where they face away."""
-    camera = Camera.deep3d(2 * SIZE)
-    attributes = np.concatenate([vertex_normals(vertices, faces)[:, 2:], colours], 1).astype(np.float32)
-    renderer = Renderer(torch.from_numpy(faces), (2 * SIZE, 2 * SIZE), backend="cpu", antialias=False)
-    positions = clip_positions(torch.from_numpy(vertices.astype(np.float32))[None], camera)
-    image, raster = (x[0].numpy() for x in renderer(positions, torch.from_numpy(attributes)))
-    light = 0.6 + 0.4 * image[..., :1].clip(0, 1)
-    picture = np.where(raster[..., 3:] > 0, image[..., 1:] * light, 1.0)
-    return picture.reshape(SIZE, 2, SIZE, 2, 3).mean((1, 3)).clip(0, 1)
-
-
-def draw_heat_maps(path: Path, methods: Sequence[Method], face: Face, region: str, control: str) -> None:
+def draw_heat_maps(path: Path, methods: Sequence[EditMethod], face: Surroundings, region: str, control: str) -> None:
     """How far +3 sigma of one control moves every vertex, method by method, on one scale in mm."""
-    layout = face.layout
+    layout, light = face.layout, SoftLight(face.layout.faces, SIZE)
     moves = {}
     for method in methods:
         names = method.controls.region(region).names
-        moves[method.title] = displacement(method, region, SIGMA * np.eye(len(names))[[names.index(control)]])[0]
+        moves[method.title] = method.displacement(region, SIGMA * np.eye(len(names))[[names.index(control)]])[0]
     full_scale = max(float(move.max()) for move in moves.values())
     pictures = {
-        f"{region} (dark) and the skin\nwithin {face.radius_mm:g} mm of it": render(
-            layout.template, layout.faces, _areas(face, region)
+        f"{region} (dark) and the skin\nwithin {face.radius_mm:g} mm of it": light.draw(
+            layout.template, _areas(face, region)
         )
     }
     inside = face.inside(region)
@@ -58,13 +43,13 @@ def draw_heat_maps(path: Path, methods: Sequence[Method], face: Face, region: st
         move = moves[method.title]
         ratio = move[~inside].mean() / move[inside].mean()
         title = f"{method.title}\noutside / inside {ratio:.2f}"
-        pictures[title] = render(method.base.numpy(), layout.faces, HEAT(move / full_scale)[:, :3])
+        pictures[title] = light.draw(method.base.numpy(), HEAT(move / full_scale)[:, :3])
     columns = -(-len(pictures) // 2)
     figure, axes = plt.subplots(2, columns, figsize=(2.3 * columns, 5.4), layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
-    for axis, (title, picture) in zip(axes.flat, pictures.items(), strict=False):
-        axis.imshow(picture[_crop(pictures)])
+    for axis, title, picture in zip(axes.flat, pictures, cropped(list(pictures.values())), strict=False):
+        axis.imshow(picture)
         axis.set_title(title, fontsize=8)
     scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, full_scale), HEAT)
     figure.colorbar(scale, ax=axes, shrink=0.7, pad=0.01).set_label(
@@ -74,19 +59,12 @@ def draw_heat_maps(path: Path, methods: Sequence[Method], face: Face, region: st
     plt.close(figure)
 
 
-def _areas(face: Face, region: str) -> np.ndarray:
+def _areas(face: Surroundings, region: str) -> np.ndarray:
     """Vertex colours (V, 3): the part dark, its surroundings lighter, the rest light grey."""
     colours = np.full((face.layout.n_vertices, 3), GREY)
     colours[~face.beyond(region)] = HEAT(0.75)[:3]
     colours[face.inside(region)] = HEAT(0.1)[:3]
     return colours
-
-
-def _crop(pictures: dict[str, np.ndarray]) -> tuple[slice, slice]:
-    """The rows and columns that hold more than white in any picture."""
-    covered = np.any([(picture < 1).any(-1) for picture in pictures.values()], axis=0)
-    spans = [np.flatnonzero(covered.any(axis)) for axis in (1, 0)]
-    return slice(spans[0][0], spans[0][-1] + 1), slice(spans[1][0], spans[1][-1] + 1)
 
 
 def draw_ld_history(path: Path, history: dict[str, list[float]], errors: dict[str, dict[str, float]]) -> None:

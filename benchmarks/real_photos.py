@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from dataset_builder import CropTransform, crop_labels, read_photos
 from fitting import Camera, PartOverlap, part_iou, render_labels
 from fitting.targets import MIN_AREA
+from flows.confidence import interval
 from flows.config import RunConfig, load_config
 from flows.contracts import PARTS
 from flows.pipeline import Pipeline, PlainRunner
@@ -203,16 +204,6 @@ def together(rows: Sequence[Row]) -> Row:
         *(np.concatenate([getattr(row, key) for row in rows]) for key in ("people", "yaw")),
         {key: np.concatenate([row.costs[key] for row in rows]) for key in COSTS},
     )
-
-
-def interval(values: NDArray[np.float64], people: NDArray[np.str_], draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of ``values`` (N,), drawing people, not photos; without NaN values."""
-    names, group = np.unique(people[~np.isnan(values)], return_inverse=True)
-    sums = np.bincount(group, values[~np.isnan(values)])
-    counts = np.bincount(group)
-    chosen = np.random.default_rng(0).integers(0, len(names), (draws, len(names)))
-    means = sums[chosen].sum(1) / counts[chosen].sum(1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
 def head(name: str, overlap: PartOverlap, people: NDArray[np.str_]) -> str:

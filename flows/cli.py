@@ -5,6 +5,7 @@ Only light modules are imported here, so that ``neo3df --help`` answers at once.
 
 import sys
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import environment
-from .errors import UserError
+from .errors import AnotherFailed, UserError
 
 if TYPE_CHECKING:
     from .config import RunConfig
-    from .pipeline import StageOutcome
+    from .pipeline import Stage
 
 app = typer.Typer(
     help="Faces from photographs, made of parts that can be edited: data, training, fitting and reports.",
@@ -131,13 +132,15 @@ def reconstruct(
 
 @app.command()
 def report(
-    run: ARun,
+    runs: Annotated[list[Path], typer.Argument(help="run folder, or those of several folds, which are pooled")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="HTML file; default: RUN/report.html")] = None,
 ) -> None:
-    """Write a run's tables and figures as one self-contained HTML page."""
+    """Write tables and figures as one self-contained HTML page, and each table as Markdown and CSV beside it."""
     from .report import publish, write_report
 
-    print(write_report(run, out) if out else publish(run)[0])
+    if out is None and len(runs) > 1:
+        raise UserError(f"{len(runs)} runs in one report: say with -o which HTML file to write")
+    print(write_report(runs, out) if out else publish(runs[0])[0])
 
 
 @app.command()
@@ -221,12 +224,21 @@ def model(
 
 @app.command()
 def assets(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="list what this configuration needs, photographs included")
+    ] = None,
     fetch: Annotated[bool, typer.Option("--fetch", help="download what is missing and may be fetched")] = False,
 ) -> None:
-    """List weights and face models: what exists, where it is looked for, licence and hash."""
-    from .assets_table import print_assets
+    """List weights and face models: what exists, where it is looked for, licence and hash.
 
-    print_assets(fetch)
+    With a configuration only what it needs; exit status 1 if something of that is missing.
+    """
+    from .assets_table import print_assets, print_needed
+
+    if config is None:
+        print_assets(fetch)
+    elif print_needed(config, fetch):
+        raise typer.Exit(1)
 
 
 def main() -> None:
@@ -238,6 +250,8 @@ def main() -> None:
     except (UserError, ValueError, OSError, ImportError) as error:
         if debug:
             raise
+        if isinstance(error, AnotherFailed):
+            sys.exit(2)  # the process that failed first has said why
         print(f"neo3df: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
 
@@ -259,11 +273,25 @@ def _tasks(runner: TaskRunner, scheduler: str | None) -> str:
     return scheduler
 
 
-def _bring(config: "RunConfig", tasks: str, workers: int, **selection: Any) -> "list[StageOutcome]":
+def _bring(config: "RunConfig", tasks: str, workers: int, **selection: Any) -> None:
+    """Run the pipeline and say what came out; under torchrun the first process does, and the others help it train."""
+    from .stages import STAGES
+    from .torchrun import joined
+
+    team = joined()
+    if team is None:
+        _execute(STAGES, config, tasks, workers, **selection)
+    elif team.rank > 0:
+        team.follow(STAGES, config)
+    else:
+        with team.leading(STAGES) as stages:
+            _execute(stages, config, tasks, workers, **selection)
+
+
+def _execute(stages: "Sequence[Stage]", config: "RunConfig", tasks: str, workers: int, **selection: Any) -> None:
     from .console import print_headline, print_stages
     from .pipeline import Pipeline
     from .progress import make_progress
-    from .stages import STAGES
 
     def prefect() -> Any:
         from .prefect_runner import PrefectRunner
@@ -271,7 +299,7 @@ def _bring(config: "RunConfig", tasks: str, workers: int, **selection: Any) -> "
         return PrefectRunner(tasks, workers)
 
     began = time.monotonic()
-    outcomes = Pipeline(STAGES, config, progress=make_progress(), **selection).execute(prefect)
+    outcomes = Pipeline(stages, config, progress=make_progress(), **selection).execute(prefect)
     print_stages(outcomes, time.monotonic() - began)
     for outcome in outcomes:
         if outcome.name == "evaluate":
@@ -279,7 +307,6 @@ def _bring(config: "RunConfig", tasks: str, workers: int, **selection: Any) -> "
 
             print_headline(outcome.folder)
             print("\n".join(str(path) for path in publish(Path(config.run_dir))))
-    return outcomes
 
 
 if __name__ == "__main__":

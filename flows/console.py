@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from .contracts import PARTS
 from .gc import Garbage
 from .inspect import LineageStep, StageSummary
+from .methods import in_headline
 from .pipeline import PlannedStage, StageOutcome
 from .progress import clock
 from .tables import read_table
@@ -40,7 +41,7 @@ def print_plan(planned: Sequence[PlannedStage], console: Console | None = None) 
 
 
 def print_headline(evaluate_folder: Path, console: Console | None = None) -> None:
-    """The IoU per part of each method, from the ``metrics`` table of the evaluate stage; nothing where it has none."""
+    """The IoU per part of our methods and of fitted rivals, from the ``metrics`` table of evaluate, if it has one."""
     path = next(iter(sorted(evaluate_folder.rglob("metrics*.parquet"))), None)
     if path is None:
         return
@@ -51,7 +52,7 @@ def print_headline(evaluate_folder: Path, console: Console | None = None) -> Non
     if not columns:
         return
     table = Table("IoU", *(_right(name.replace("_", " ")) for name in columns), box=None, pad_edge=False)
-    for method in dict.fromkeys(method for method, name in values if name):
+    for method in dict.fromkeys(method for method, name in values if name and in_headline(*_method(method))):
         table.add_row(method, *(_number(values.get((method, name), np.nan)) for name in columns))
     (console or _console()).print(table)
 
@@ -109,6 +110,12 @@ def _headline(part: str, metric: str) -> str:
     if metric == MEAN_OF_FIVE:
         return MEAN_OF_FIVE
     return part if metric == "iou" else ""
+
+
+def _method(name: str) -> tuple[str, str]:
+    """Model and step of a method's name; all of it is the model where it names no step."""
+    model, comma, step = name.rpartition(", ")
+    return (model, step) if comma else (name, "")
 
 
 def _console() -> Console:

@@ -121,6 +121,7 @@ CONTRACTS: dict[str, Contract] = {
         ),
         Contract("encodings", 2, {"face_id": string(), "encoder": string(), "key": string(), "embedding": tensor()}),
         Contract("latents", 1, {"face_id": string(), **{f"z_{region}": tensor() for region in REGIONS}}),
+        Contract("face_latents", 1, {"face_id": string(), "z_face": tensor()}),
         Contract("offsets", 1, {"face_id": string(), "offset": tensor(len(PARTS), 2, unit="mm")}),
         Contract("measurements", 1, {"face_id": string(), **{region: tensor(unit="mm") for region in REGIONS}}),
         Contract(
@@ -206,6 +207,30 @@ CONTRACTS: dict[str, Contract] = {
         ),
         Contract(
             "drawn_labels", 1, {"face_id": string(), "model": string(), "step": string(), "labels": label_image()}
+        ),
+        Contract(
+            "registration",
+            1,
+            {
+                "subject": string(),
+                "right": scalar("int64", unit="px"),
+                "down": scalar("int64", unit="px"),
+                "dilated": scalar("int64", unit="px"),
+                "iou": tensor(len(PARTS)),
+                "n": tensor(len(PARTS), dtype="int64"),
+            },
+        ),
+        Contract(
+            "edit_reach",
+            1,
+            {
+                "model": string(),
+                "region": string(),
+                **{key: scalar(unit="mm") for key in ("inside", "outside", "beyond")},
+                **{key: scalar(unit="mm") for key in ("max_outside", "max_beyond", "max_elsewhere")},
+                **{f"response_{key}": scalar() for key in ("mean", "min", "max")},
+                "reach": tensor(unit="mm"),
+            },
         ),
         Contract("pictures", 1, {"section": string(), "caption": string(), "image": binary()}),
         Contract("rejected", 1, {"path": string(), "code": string(), "detail": string()}),

@@ -1,6 +1,6 @@
 """The report's figures, drawn once by the evaluate stage and kept as rows of the ``pictures`` table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,14 @@ from editing import ControllerMap, FaceEditor, MeasurementLandmarks, part_colour
 from .contracts import PARTS
 from .face_editor import editor_of
 from .face_file import state_of
+from .method_rows import LabelImages, Method
+from .methods import ESTIMATED, FINE_TUNED, GLOBAL_3DMM, MEAN_FACE, OURS, method_name
 from .pictures import Rgb, Studio, difference, heat_colours, jpeg_bytes, montage, overlay, png_bytes
-from .run_data import RunFaces
 from .run_model import PartFaceModel
 
 EDIT_SIGMA = 3.0
+COLUMNS = 4
+"""Faces side by side in a picture, so that it can be read on a narrow page."""
 COLOUR_NAMES = {
     "eyebrows": "blue",
     "eyes": "sky blue",
@@ -24,6 +27,7 @@ COLOUR_NAMES = {
     "upper_lip": "vermilion",
     "lower_lip": "reddish purple",
 }
+PART_LEGEND = ", ".join(f"{part.replace('_', ' ')} {COLOUR_NAMES[part]}" for part in PARTS)
 SHOWN_EDITS = (
     ("eyebrows", "curve_strength"),
     ("eyes", "eye_height"),
@@ -43,6 +47,48 @@ class Picture:
     image: bytes
 
 
+@dataclass(frozen=True)
+class Example:
+    """A validation face with its crop (224, 224, 3), its mask (224, 224), and the parts that each method drew."""
+
+    face_id: str
+    crop: Rgb
+    mask: LabelImages
+    drawn: Mapping[Method, LabelImages]
+
+
+def compared(methods: Sequence[Method]) -> list[Method]:
+    """What NEO-3DF's figure 3 shows: of every rival the last step, of NEO-3DF fine-tuned and fitted."""
+    last = dict(methods)
+    shown = [method for method in methods if method[0] != MEAN_FACE and last[method[0]] == method[1]]
+    before = [method for method in methods if method in ((OURS, FINE_TUNED), (GLOBAL_3DMM, ESTIMATED))]
+    return [method for method in methods if method in shown or method in before]
+
+
+def overlays(example: Example) -> Picture:
+    """One face as in NEO-3DF's figure 3: the parts of each method over the photograph, and below where it errs."""
+    methods = compared(list(example.drawn))
+    upper, lower, titles = [example.crop], [overlay(example.crop, example.mask)], ["photo, and its mask below"]
+    for method in methods:
+        upper.append(overlay(example.crop, example.drawn[method]))
+        lower.append(difference(example.drawn[method], example.mask))
+        titles.append(method_name(*method))
+    parts = [slice(first, first + COLUMNS) for first in range(0, len(titles), COLUMNS)]
+    blocks = [montage([upper[part], lower[part]], titles[part]) for part in parts]
+    caption = (
+        f"Face {example.face_id}. Above, the parts of each method over the photograph: {PART_LEGEND}. Below, grey "
+        "where they are as in the mask, vermilion where they are not."
+    )
+    return Picture("overlays", caption, jpeg_bytes(stacked(blocks)))
+
+
+def stacked(sheets: Sequence[Rgb], gap: int = 10) -> Rgb:
+    """Pictures of any width, one below the other on white."""
+    width = max(sheet.shape[1] for sheet in sheets)
+    rows = [np.pad(s, ((0, gap), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in sheets]
+    return np.concatenate(rows)[:-gap]
+
+
 class Gallery:
     """Draws what the report shows of one run."""
 
@@ -53,35 +99,22 @@ class Gallery:
         self.studio = Studio(model.face_model.faces)
         self.labels = model.segments.layout.labels
 
-    def draw(
-        self,
-        faces: RunFaces,
-        masks: NDArray[np.uint8],
-        rendered: Mapping[str, NDArray[np.uint8]],
-        fitted: NDArray[np.float32],
-        n_examples: int,
-    ) -> list[Picture]:
-        """All pictures of a run, for ``n_examples`` evenly chosen validation faces."""
-        chosen = np.unique(np.linspace(0, len(faces) - 1, max(n_examples, 1)).round().astype(int))
-        crops = faces.where(np.isin(np.arange(len(faces)), chosen)).crops()
+    def draw(self, examples: Sequence[Example], fitted: NDArray[np.float32]) -> list[Picture]:
+        """All pictures of a run; ``fitted`` (V, 3) is the shape of the first example after mask fitting."""
         return [
-            self._headline(
-                crops[0], masks[chosen[0]], {m: r[chosen[0]] for m, r in rendered.items()}, fitted[chosen[0]]
-            ),
-            self._overlays(crops, masks[chosen], {m: r[chosen] for m, r in rendered.items()}),
+            self._headline(examples[0], fitted),
+            *(overlays(example) for example in examples),
             self._labels(),
             *self._edits(),
         ]
 
-    def _headline(
-        self, crop: Rgb, mask: NDArray[np.uint8], rendered: Mapping[str, NDArray[np.uint8]], fitted: NDArray[np.float32]
-    ) -> Picture:
-        after = list(rendered.values())[-1]
+    def _headline(self, example: Example, fitted: NDArray[np.float32]) -> Picture:
+        after = list(example.drawn.values())[-1]
         edited = self._editor(fitted).build({"nose.width": EDIT_SIGMA})
         row = [
-            crop,
-            overlay(crop, mask),
-            overlay(crop, after),
+            example.crop,
+            overlay(example.crop, example.mask),
+            overlay(example.crop, after),
             self.studio.draw(fitted),
             self.studio.draw(fitted, yaw=-30),
             self.studio.draw(edited, yaw=-30),
@@ -93,31 +126,12 @@ class Gallery:
             jpeg_bytes(montage([row], titles)),
         )
 
-    def _overlays(
-        self, crops: NDArray[np.uint8], masks: NDArray[np.uint8], rendered: Mapping[str, NDArray[np.uint8]]
-    ) -> Picture:
-        methods = list(rendered)
-        rows = []
-        for i, crop in enumerate(crops):
-            row = [crop, overlay(crop, masks[i])]
-            row += [overlay(crop, rendered[m][i]) for m in methods]
-            row += [difference(rendered[methods[1]][i], masks[i]), difference(rendered[methods[-1]][i], masks[i])]
-            rows.append(row)
-        short = [m.split(" (")[0] for m in methods]
-        titles = ["photo", "mask", *short, "wrong before", "wrong after"]
-        caption = (
-            "Parts of each method over the photograph; on the right, pixels that differ from the mask (vermilion) "
-            "after the landmark fit and after mask fitting."
-        )
-        return Picture("overlays", caption, jpeg_bytes(montage(rows, titles)))
-
     def _labels(self) -> Picture:
         mean, colours = self.model.face_model.mean, part_colours(self.labels) / 255
         row = [self.studio.draw(mean), *(self.studio.draw(mean, colours, yaw) for yaw in (0, -30, -60))]
-        legend = ", ".join(f"{part.replace('_', ' ')} {COLOUR_NAMES[part]}" for part in PARTS)
         return Picture(
             "labels",
-            f"Voted part labels on the mean face: {legend}.",
+            f"Voted part labels on the mean face: {PART_LEGEND}.",
             png_bytes(montage([row], ("mean face", "labels", "30°", "60°"))),
         )
 

@@ -122,7 +122,8 @@ def _rows(path: Path, contract: str, photo: str) -> Iterator[str]:
                 before, after = (np.nanmean(table[f"iou_{when}"][row]) for when in ("before", "after"))
                 yield f"{table['method'][row]}: mean IoU {before:.3f} before, {after:.3f} after"
         case "overlaps":
-            table = read_table(path, contract, columns=["face_id", "model", "step", "reference", "intersection", "union"])
+            wanted = ["face_id", "model", "step", "reference", "intersection", "union"]
+            table = read_table(path, contract, columns=wanted)
             for row in _of(table, photo):
                 there = table["union"][row] > 0
                 iou = table["intersection"][row][there] / table["union"][row][there]

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from .tables import write_table
+from .tables import Columns, write_table
+
+NAMES = ("method", "part", "metric", "value", "n")
 
 
 class MetricRows:
@@ -15,8 +17,12 @@ class MetricRows:
         """One number, and over how many faces it was taken."""
         self._rows.append((method, part, metric, float(value), int(n)))
 
-    def write(self, folder: Path, producer: str = "flows") -> None:
-        """Write ``metrics.parquet`` into ``folder``."""
-        names = ("method", "part", "metric", "value", "n")
-        columns = {name: [row[i] for row in self._rows] for i, name in enumerate(names)}
-        write_table(folder / "metrics.parquet", "metrics", columns, producer=producer)
+    def extend(self, table: Columns) -> None:
+        """The rows of a ``metrics`` table that was read."""
+        columns = (table[name] for name in NAMES)
+        self._rows += zip(*columns, strict=True)
+
+    def write(self, folder: Path, producer: str = "flows", file: str = "metrics.parquet") -> None:
+        """Write ``file`` into ``folder``."""
+        columns = {name: [row[i] for row in self._rows] for i, name in enumerate(NAMES)}
+        write_table(folder / file, "metrics", columns, producer=producer)

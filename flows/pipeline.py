@@ -41,10 +41,11 @@ class Stage:
     """One step of the pipeline, as plain functions.
 
     ``config`` returns the JSON-like slice of the configuration that decides the result, ``needs`` are stage names and
-    ``packages`` the packages whose version does. ``spares`` returns which of ``needs`` a configuration does without. A
-    stage with ``shards`` (names, each a valid file name) and
-    ``run_shard`` first makes every unfinished shard, in any order and possibly at once, then calls ``run`` for what
-    concerns all of them.
+    ``packages`` the packages whose version does. ``spares`` returns which of ``needs`` a configuration does without.
+    ``require`` raises UserError where a file from outside that the stage reads is missing; it is asked before anything
+    runs. A stage with ``shards`` (names, each a valid file name) and ``run_shard`` first makes every unfinished shard,
+    in any order and possibly at once, then calls ``run`` for what concerns all of them. Under torchrun every process
+    calls the ``run`` of a stage that is marked ``together``: see :mod:`flows.torchrun`.
     """
 
     name: str
@@ -55,6 +56,8 @@ class Stage:
     shards: Callable[[StageContext], Sequence[str]] | None = None
     run_shard: Callable[[StageContext, str], None] | None = None
     spares: Callable[[RunConfig], Collection[str]] = lambda config: ()
+    require: Callable[[RunConfig], None] = lambda config: None
+    together: bool = False
 
     def __post_init__(self) -> None:
         if (self.shards is None) != (self.run_shard is None):
@@ -157,11 +160,12 @@ class Pipeline:
         self._done: dict[str, store.Manifest] = {}
 
     def plan(self) -> list[PlannedStage]:
-        """What a run would do now, without doing it."""
+        """What a run would do now, without doing it. Raises UserError where a file it would read is missing."""
         planned: list[PlannedStage] = []
         done: dict[str, store.Manifest] = {}
         for stage in self._pending():
             if any(name not in done for name in stage.needs):
+                stage.require(self._config)
                 planned.append(PlannedStage(stage.name, "unknown", None))
                 continue
             key = self._key(stage, done)
@@ -170,6 +174,7 @@ class Pipeline:
                 done[stage.name] = manifest
                 planned.append(PlannedStage(stage.name, "cached", key))
             else:
+                stage.require(self._config)
                 planned.append(PlannedStage(stage.name, "run", key))
         return planned
 
@@ -185,6 +190,8 @@ class Pipeline:
             pending.pop(0)
         if pending:
             self._refuse_other(pending[0])
+            for stage in pending:
+                stage.require(self._config)
             chosen = _make(runner)
             chosen.session(lambda: outcomes.extend(self._bring(stage, chosen) for stage in pending))
         return outcomes

@@ -24,6 +24,7 @@ class RunFaces:
 
     ``rows`` (N,): their places in the tables, ascending. ``mask_source``: "file", "synthetic", a parser's name, or ""
     where there is no mask. ``person``: whom a face belongs to; what is drawn anew for a confidence interval.
+    ``true_identity``: what synthetic photographs were made of, None for others.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class RunFaces:
     angles: NDArray[np.float32]
     translation: NDArray[np.float32]
     landmarks: NDArray[np.float32]
+    true_identity: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.face_id)
@@ -101,6 +103,7 @@ def load_faces(folder: Path) -> RunFaces:
         clean=table["clean"].astype(bool),
         has_mask=table["has_mask"].astype(bool),
         mask_source=np.array(sources),
+        true_identity=table.get("true_identity"),
         **{key: table[key] for key in ("identity", "expression", "angles", "translation", "landmarks")},
     )
 

@@ -272,15 +272,44 @@ class FitConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """How many faces the report shows."""
+    """How many faces the report shows, and which parser gives a second reference beside the masks, if any.
+
+    A parser's weights are an asset, or the file ``parser_weights``; "small" without that file is trained in
+    ``parser_epochs`` on the masks of the clean training photographs.
+    """
 
     n_examples: PositiveInt = 6
+    parser: Literal["none", "bisenet", "parsenet", "small"] = "none"
+    parser_weights: InputPath | None = Field(default=None, validate_default=True)
+    parser_epochs: PositiveInt = 45
+
+    @field_validator("parser_weights")
+    @classmethod
+    def _of_a_parser(cls, weights: Path | None, info: ValidationInfo) -> Path | None:
+        if weights is not None and info.data.get("parser") == "none":
+            raise ValueError("nothing, or evaluate.parser with it: the parser whose weights they are")
+        return weights
 
 
 class CellsConfig(Section):
     """The eight cells of NEO-3DF's table 3, each with two step sizes, on this many validation faces; 0: none."""
 
     n_faces: NonNegativeInt = 0
+
+
+class EditsConfig(Section):
+    """What is measured and drawn of edits (NEO-3DF figures 4 to 7).
+
+    ``n_measured``: random faces on which the rivals' control maps are fitted, by least squares with ``ridge``.
+    ``n_checked``: fitted faces on which random edits and the nose edit are measured, of which ``n_shown`` are drawn
+    after each of ``n_steps`` edits, one region each.
+    """
+
+    n_measured: int = Field(default=2000, ge=50)
+    ridge: NonNegativeFloat = 0.02
+    n_checked: PositiveInt = 50
+    n_shown: PositiveInt = 2
+    n_steps: int = Field(default=6, ge=2, le=6)
 
 
 class RunConfig(Section):
@@ -298,4 +327,13 @@ class RunConfig(Section):
     fine_tune: FineTuneConfig = FineTuneConfig()
     fit: FitConfig = FitConfig()
     cells: CellsConfig = CellsConfig()
+    edits: EditsConfig = EditsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("evaluate")
+    @classmethod
+    def _parser_of_photographs(cls, evaluate: EvaluateConfig, info: ValidationInfo) -> EvaluateConfig:
+        dataset = info.data.get("dataset")
+        if evaluate.parser != "none" and dataset is not None and dataset.images is None:
+            raise ValueError("parser none for synthetic faces, whose masks are exact: give dataset.images")
+        return evaluate

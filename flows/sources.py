@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 BUILT_IN = "synthetic"
 """How the names of face models that are built in begin."""
 
+WEIGHTS = {
+    "facenet": "facenet_vggface2",
+    "arcface": "arcface_ir_se50",
+    "mobilefacenet": "mobilefacenet_112",
+    "bisenet": "parsing_bisenet",
+    "parsenet": "parsing_parsenet",
+    "deep3dmm": "deep3dmm",
+}
+"""The asset with the weights of each network that has one."""
+
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".gif")
 
 
@@ -39,22 +49,39 @@ class PhotoEntry:
     masks: Path | None = None
 
 
+def photo_source(images: Path) -> Path:
+    """The folder of photographs, or the one. Raises UserError where there is nothing that could be a photograph."""
+    source_files(images)
+    return images
+
+
 def source_files(images: Path) -> list[Path]:
     """Everything in a folder of photographs, by name, or the one file: what a stage key is of.
 
-    Raises UserError where there is nothing that could be a photograph.
+    Where it holds no photograph, but its subfolders do, what is in those follows each. Raises UserError where there is
+    nothing that could be a photograph.
     """
     if not os.path.exists(images):
         raise UserError(f"no photographs: {images} does not exist")
     if not os.path.isdir(images):
         return [images]
-    try:
-        found = sorted(images.iterdir(), key=os.fsencode)
-    except OSError as error:
-        raise UserError(f"no photographs: {images} cannot be read: {error.strerror or error}") from error
-    if not any(path.suffix.lower() in PHOTO_SUFFIXES for path in found):
+    found = _listed(images)
+    if not _any_photograph(found):
+        found = [each for path in found for each in (path, *(_listed(path) if os.path.isdir(path) else ()))]
+    if not _any_photograph(found):
         raise UserError(f"no photographs: {images} holds no file ending in {', '.join(PHOTO_SUFFIXES)}")
     return found
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir(), key=os.fsencode)
+    except OSError as error:
+        raise UserError(f"no photographs: {folder} cannot be read: {error.strerror or error}") from error
+
+
+def _any_photograph(paths: list[Path]) -> bool:
+    return any(path.suffix.lower() in PHOTO_SUFFIXES for path in paths)
 
 
 def face_model_source(name: str) -> Path | None:
@@ -72,6 +99,49 @@ def face_model_source(name: str) -> Path | None:
         raise UserError(f"dataset.face_model: {error}") from error
 
 
+def mask_source(masks: Path | None) -> Path | None:
+    """The folder of the masks, or the one mask; None where none are named. Raises UserError where it is not there."""
+    if masks is not None and not os.path.exists(masks):
+        raise UserError(f"dataset.masks: there is no file or folder {masks}")
+    return masks
+
+
+def manifest_source(manifest: Path | None) -> Path | None:
+    """The manifest; None where none is named. Raises UserError where it is not there."""
+    if manifest is not None and not manifest.is_file():
+        raise UserError(f"manifest {manifest} does not exist; correct dataset.manifest or leave it out")
+    return manifest
+
+
+def weights_source(setting: str, network: str, given: Path | None) -> Path | None:
+    """The weights of a network that ``setting`` names: the given file, else the asset; None where it has neither.
+
+    Raises UserError where they are not there, or the asset has another hash than the published file.
+    """
+    if given is not None:
+        if not given.is_file():
+            raise UserError(f"{setting}_weights: there is no file {given}")
+        return given
+    return asset_source(setting, WEIGHTS[network]) if network in WEIGHTS else None
+
+
+def asset_source(setting: str, name: str) -> Path:
+    """The file of an asset that ``setting`` asks for. Raises UserError where it is missing or another file."""
+    from dataset_builder import AssetCorrupt, AssetMissing, asset_path
+
+    try:
+        return asset_path(name)
+    except (AssetMissing, AssetCorrupt) as error:
+        raise UserError(f"{setting}: {error}") from error
+
+
+def other_face_model(name: str) -> str:
+    """What is wrong with Deep3DMM's coefficients on the face model of that name."""
+    return (
+        f"dataset.estimator: deep3dmm gives coefficients of BFM's front crop, not of {name}; set dataset.face_model=bfm"
+    )
+
+
 def list_inputs(images: Path, masks: Path | None = None) -> "list[PhotoFile | Rejected]":
     """Every entry of a folder in natural order, masks left out: a photo to be read, or why it is none.
 
@@ -87,7 +157,7 @@ def list_inputs(images: Path, masks: Path | None = None) -> "list[PhotoFile | Re
 
 
 def list_photos(images: Path) -> list[Path]:
-    """Photo files of a folder in natural order, or the one file itself.
+    """Photo files of a folder, or of its subfolders where it holds none, in natural order; or the one file itself.
 
     A PNG beside a photo of the same stem is its mask, never a photo. Raises UserError when nothing is there.
     """
@@ -181,8 +251,7 @@ class _ManifestRows:
     """The rows of a manifest, found by a photo's path."""
 
     def __init__(self, manifest: Path) -> None:
-        if not manifest.is_file():
-            raise UserError(f"manifest {manifest} does not exist; correct dataset.manifest or leave it out")
+        manifest_source(manifest)
         self._folder = os.path.abspath(manifest.parent)
         with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
             reader = csv.DictReader(lines)

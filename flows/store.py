@@ -257,7 +257,7 @@ def building(run_dir: Path, stage: str, key: str) -> Iterator[None]:
 class RunRecord:
     """The pointer file of a run folder: the newest key of every stage, and the configuration it was made with.
 
-    ``published``: SHA-256 of the files that were put into the run folder itself, by name.
+    ``published``: SHA-256 of the files that were put into the run folder itself, by their path in it.
     """
 
     stages: dict[str, str]
@@ -279,7 +279,8 @@ def record_published(run_dir: Path, files: Iterable[Path]) -> None:
     """Note in the run's record what bytes these files of the run folder have."""
     with FileLock(_lock_path(run_dir)):
         found = load_run(run_dir)
-        _write_record(run_dir, found, replace(found, published={path.name: sha256_file(path) for path in files}))
+        hashes = {path.relative_to(run_dir).as_posix(): sha256_file(path) for path in files}
+        _write_record(run_dir, found, replace(found, published=hashes))
 
 
 def _write_record(run_dir: Path, found: RunRecord, fresh: RunRecord) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..config import RunConfig
 from ..errors import UserError
+from ..needed_files import require_files
 from ..pipeline import Stage, StageContext
-from ..sources import digest_files, face_model_source, source_files
+from ..sources import digest_files, face_model_source, mask_source, source_files, weights_source
 
 
 def _body(module: str, function: str) -> Callable[..., Any]:
@@ -19,6 +20,10 @@ def _body(module: str, function: str) -> Callable[..., Any]:
         return getattr(importlib.import_module(f"flows.stages.{module}"), function)(context, *rest)
 
     return call
+
+
+def _files(stage: str) -> Callable[[RunConfig], None]:
+    return lambda config: require_files(config, stage)
 
 
 def _section(name: str) -> Callable[[RunConfig], Mapping[str, Any]]:
@@ -31,10 +36,12 @@ def _dataset(config: RunConfig) -> Mapping[str, Any]:
     manifest = section.manifest
     content = {
         "face_model": _below(face_model_source(section.face_model)),
-        "photos": [[digest_files(source_files(images)), _below(masks)] for images, masks in section.folders],
+        "photos": [
+            [digest_files(source_files(images)), _below(mask_source(masks))] for images, masks in section.folders
+        ],
         "manifest": digest_files([manifest] if section.folders and manifest is not None else []),
         "parser": _weights(section.parser_weights, "dataset.parser_weights"),
-        "estimator": _weights(section.estimator_weights, "dataset.estimator_weights"),
+        "estimator": _below(weights_source("dataset.estimator", section.estimator, section.estimator_weights)),
     }
     chosen = section.model_dump(mode="json", exclude=set(INPUT_PATHS))
     if content["face_model"]:
@@ -79,8 +86,16 @@ def _baselines(config: RunConfig) -> Mapping[str, Any]:
 
 def _evaluate(config: RunConfig) -> Mapping[str, Any]:
     """What is drawn, of which fits, by which network."""
-    chosen = {key: getattr(config, key).model_dump(mode="json") for key in ("evaluate", "fit")}
-    return {**_regressors(config), **chosen}
+    shown = config.evaluate.model_dump(mode="json", exclude={"parser_weights"})
+    weights = _weights(config.evaluate.parser_weights, "evaluate.parser_weights")
+    fit = config.fit.model_dump(mode="json")
+    return {**_regressors(config), "evaluate": shown, "fit": fit, "parser_weights": weights}
+
+
+def _edits(config: RunConfig) -> Mapping[str, Any]:
+    """The section, and which rivals edit beside the part models."""
+    section = config.edits.model_dump(mode="json")
+    return {"seed": config.seed, "edits": section, "rivals": list(config.baselines.models)}
 
 
 TRAINED = ("build_dataset", "train_segments")
@@ -91,6 +106,26 @@ def _fit(config: RunConfig) -> Mapping[str, Any]:
     """The section, and of the network only what a start from it reads."""
     encoder = {"encoder": config.regressors.encoder} if config.fit.start == "network" else {}
     return {"seed": config.seed, "fit": config.fit.model_dump(mode="json"), **encoder}
+
+
+def _rivals(config: RunConfig) -> Mapping[str, Any]:
+    """Which rivals, how networks are trained and fine-tuned, and the fit; one value where there are no rivals."""
+    if not config.baselines.models:
+        return {}
+    chosen = {key: getattr(config, key).model_dump(mode="json") for key in ("fine_tune", "fit")}
+    return {**_regressors(config), **chosen, "models": list(config.baselines.models)}
+
+
+RIVALS_NEED = (*TRAINED, "learn_modes", "train_baselines", "train_regressors", "fit_controllers", "fine_tune")
+
+
+def _spared_by_rivals(config: RunConfig) -> tuple[str, ...]:
+    """All where there are no rivals; controllers and our own network but where our parts are fitted without modes."""
+    if not config.baselines.models:
+        return RIVALS_NEED
+    if not config.fit.modes:
+        return ("fit_controllers", "fine_tune")
+    return () if config.fit.start == "network" else ("fine_tune",)
 
 
 def _cells(config: RunConfig) -> Mapping[str, Any]:
@@ -109,6 +144,7 @@ STAGES = (
         packages=("dataset_builder",),
         shards=_body("dataset", "shards"),
         run_shard=_body("dataset", "run_shard"),
+        require=_files("build_dataset"),
     ),
     Stage(
         "transfer_labels",
@@ -121,6 +157,7 @@ STAGES = (
         "train_segments",
         _section("segments"),
         run=_body("segments", "run"),
+        together=True,
         needs=("build_dataset", "transfer_labels"),
         packages=("segmodel", "arap_diff"),
     ),
@@ -136,8 +173,10 @@ STAGES = (
         "train_regressors",
         _regressors,
         run=_body("regressors", "run"),
+        together=True,
         needs=("build_dataset", "train_segments"),
         packages=("segmodel", "dataset_builder"),
+        require=_files("train_regressors"),
     ),
     Stage(
         "fit_controllers",
@@ -159,6 +198,7 @@ STAGES = (
         "fine_tune",
         _section("fine_tune"),
         run=_body("finetune", "run"),
+        together=True,
         needs=("build_dataset", "train_segments", "train_regressors"),
         packages=("segmodel", "fitting", "dataset_builder"),
     ),
@@ -173,6 +213,16 @@ STAGES = (
         spares=lambda config: () if config.fit.start == "network" else NETWORK,
     ),
     Stage(
+        "compare_rivals",
+        _rivals,
+        run=_body("rivals", "finish"),
+        needs=RIVALS_NEED,
+        packages=("segmodel", "fitting", "dataset_builder", "arap_diff", "editing"),
+        shards=_body("rivals", "shards"),
+        run_shard=_body("rivals", "run_shard"),
+        spares=_spared_by_rivals,
+    ),
+    Stage(
         "compare_settings",
         _cells,
         run=_body("cells", "finish"),
@@ -181,6 +231,20 @@ STAGES = (
         shards=_body("cells", "shards"),
         run_shard=_body("cells", "run_shard"),
         spares=lambda config: () if config.cells.n_faces else CELLS_NEED,
+    ),
+    Stage(
+        "compare_edits",
+        _edits,
+        run=_body("edits", "run"),
+        needs=(
+            "build_dataset",
+            "train_segments",
+            "train_baselines",
+            "fit_controllers",
+            "learn_modes",
+            "fit_photos",
+        ),
+        packages=("editing", "segmodel", "arap_diff", "fitting"),
     ),
     Stage(
         "evaluate",
@@ -195,7 +259,9 @@ STAGES = (
             "fit_controllers",
             "fine_tune",
             "fit_photos",
+            "compare_rivals",
         ),
-        packages=("fitting", "segmodel", "editing"),
+        packages=("fitting", "segmodel", "editing", "dataset_builder"),
+        require=_files("evaluate"),
     ),
 )

@@ -7,16 +7,12 @@ import numpy as np
 
 from segmodel import BaselineSettings, LinearShapes, SegmentModel, SwapSettings, train_baseline
 
-from ..contracts import Contract, string, tensor
 from ..metrics import MetricRows
 from ..pipeline import StageContext
 from ..progress import Progress
 from ..run_data import load_faces
 from ..run_model import load_run_face_model
 from ..tables import write_table
-
-FACE_LATENTS = Contract("face_latents", 1, {"face_id": string(), "z_face": tensor()})
-"""Latents of the models that have one for the whole face."""
 
 PERCENT = 100
 
@@ -53,7 +49,7 @@ def _train(context: StageContext, names: Iterable[str], metrics: MetricRows) -> 
         latents = {f"z_{key}": z.numpy() for key, z in model.latents_of(estimated).items()}
         write_table(
             context.out / f"latents-{name}.parquet",
-            FACE_LATENTS if list(latents) == ["z_face"] else "latents",
+            "face_latents" if list(latents) == ["z_face"] else "latents",
             {"face_id": faces.face_id, **latents},
             topology_hash=face_model.topology_hash(),
             producer="segmodel",

@@ -1,7 +1,7 @@
 """build_dataset: the face model's topology, and faces with crops, landmarks, pose, identity, expression and masks."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataset_builder import (
+    Deep3DMM,
     FaceEstimate,
     FaceModel,
     LandmarkEstimator,
@@ -23,9 +24,13 @@ from ..photo_plan import plan_photos, read_plan, remove_plan, write_plan
 from ..pipeline import StageContext
 from ..progress import track
 from ..real_photos import PreparedPhoto, RejectedInput, parse_unmasked, prepare_photos
+from ..settings import DatasetConfig
+from ..sources import other_face_model, weights_source
 from ..tables import read_table, write_table
 
 SHARD_TABLES = ("faces", "crops", "masks", "rejected")
+
+Estimator = Callable[[list[PreparedPhoto]], FaceEstimate]
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,14 @@ def run_shard(context: StageContext, shard: str) -> None:
     config = context.config.dataset
     first = int(shard) * config.shard_size
     model = load_face_model(config.face_model)
+    estimate = estimator(config, model)
     if config.images is None:
         count = min(config.shard_size, config.n_photos - first)
         photos = _synthetic(context, model, first, count)
         batch = Batch(list(track(context.progress, photos, f"photos {shard}", count)), [])
     else:
         batch = _real(context, shard)
-    _write(context, model, batch, shard)
+    _write(context, model, batch, estimate, shard)
 
 
 def finish(context: StageContext) -> None:
@@ -82,6 +88,30 @@ def finish(context: StageContext) -> None:
         producer="dataset_builder",
     )
     remove_plan(context.out)
+
+
+def estimator(config: DatasetConfig, model: FaceModel) -> Estimator:
+    """Identity, expression and pose of aligned photos on ``model``: by their landmarks, or Deep3DMM by their pixels.
+
+    The residual is the distance of the photo's landmarks from the estimated face's, either way. Raises UserError for
+    Deep3DMM on another face model than BFM's front crop, and where its weights are missing.
+    """
+    if config.estimator == "landmarks":
+        return lambda photos: LandmarkEstimator(model).estimate(_landmarks(photos))
+    if model.name != "bfm":
+        raise UserError(other_face_model(model.name))
+    weights = weights_source("dataset.estimator", config.estimator, config.estimator_weights)
+    assert weights is not None
+    network = Deep3DMM(weights, model)
+
+    def estimate(photos: list[PreparedPhoto]) -> FaceEstimate:
+        found = network.estimate(np.stack([photo.crop for photo in photos]))
+        residual = np.linalg.norm(found.landmarks(model) - _landmarks(photos), axis=-1)
+        return FaceEstimate(
+            found.identity, found.expression, found.angles, found.translation, residual.astype(np.float32)
+        )
+
+    return estimate
 
 
 def crop_bytes(crop: NDArray[np.uint8]) -> bytes:
@@ -129,12 +159,16 @@ def _real(context: StageContext, shard: str) -> Batch:
     return Batch(photos if parser is None else parse_unmasked(photos, parser), rejected)
 
 
-def _write(context: StageContext, model: FaceModel, batch: Batch, shard: str) -> None:
+def _landmarks(photos: list[PreparedPhoto]) -> NDArray[np.float32]:
+    return np.stack([photo.landmarks for photo in photos])
+
+
+def _write(context: StageContext, model: FaceModel, batch: Batch, estimate: Estimator, shard: str) -> None:
     photos = batch.photos
     rows = {"topology_hash": model.topology_hash(), "producer": "dataset_builder"}
     if photos:
-        estimate = LandmarkEstimator(model).estimate(np.stack([p.landmarks for p in photos]))
-        write_table(context.out / f"faces-{shard}.parquet", "faces", _face_columns(photos, estimate), **rows)
+        faces = _face_columns(photos, estimate(photos))
+        write_table(context.out / f"faces-{shard}.parquet", "faces", faces, **rows)
         ids = [p.face_id for p in photos]
         crops = {"face_id": ids, "image": [crop_bytes(p.crop) for p in photos]}
         write_table(context.out / f"crops-{shard}.parquet", "crops", crops, **rows)
@@ -165,7 +199,7 @@ def _face_columns(photos: list[PreparedPhoto], estimate: FaceEstimate) -> dict[s
         "expression": estimate.expression,
         "angles": estimate.angles,
         "translation": estimate.translation,
-        "landmarks": np.stack([p.landmarks for p in photos]),
+        "landmarks": _landmarks(photos),
         "landmark_residual": estimate.residual.mean(1),
         "image_sha256": [p.sha256 for p in photos],
         "crop_scale": np.stack([p.scale for p in photos]),

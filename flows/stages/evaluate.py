@@ -1,4 +1,4 @@
-"""evaluate: part IoU of every method on the validation faces, and the report's pictures."""
+"""evaluate: part IoU and shape error of our methods on the validation faces, second references, and the pictures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,107 +10,152 @@ from torch import Tensor
 
 from dataset_builder import LandmarkEstimator
 from editing import ControllerMap
-from fitting import PartOverlap, part_iou, render_labels
+from fitting import PartOverlap, part_iou
 
 from ..contracts import PARTS, REGIONS
 from ..errors import UserError
+from ..evaluator_checks import mean_face_labels, registration_columns
 from ..face_editor import editor_of
 from ..face_file import RunFace, named_controls, state_of, write_mesh
-from ..face_fit import CAMERA
-from ..figures import Gallery
+from ..figures import Example, Gallery
+from ..label_images import label_images
+from ..method_rows import LabelImages, Method, label_columns, overlap_columns
 from ..methods import (
     ESTIMATED,
     FINE_TUNED,
     FITTED,
     GLOBAL_3DMM,
-    MASK,
+    GLOBAL_3DMM_WITH_MODES,
     MEAN_FACE,
     OURS,
     PRE_TRAINED,
+    in_table_order,
     method_name,
 )
 from ..metrics import MetricRows
 from ..pipeline import StageContext
 from ..run_data import RunFaces, load_faces, validation_faces
 from ..run_model import PartFace, PartFaceModel, Pose, load_controllers, load_network, load_part_face_model
+from ..second_reference import parsed_labels
+from ..settings import FitConfig
+from ..shape_error import shape_error_columns, shape_errors
 from ..tables import read_table, write_table
 
-LabelImages = NDArray[np.uint8]
-Method = tuple[str, str]
-BATCH = 16
+Columns = Mapping[str, object]
 
 
 def run(context: StageContext) -> None:
-    """Render every method's faces, measure them against the masks, keep a row per face and method, draw pictures."""
-    inputs = context.inputs
+    """A row per face and method of our own, the parser's opinion of everybody's, the evaluator's checks, pictures."""
+    inputs, settings = context.inputs, context.config.evaluate
     model = load_part_face_model(inputs)
-    faces = validation_faces(load_faces(inputs["build_dataset"]), context.config.fit.photos)
+    all_faces = load_faces(inputs["build_dataset"])
+    faces = validation_faces(all_faces, context.config.fit.photos)
     masks, _ = faces.masks()
-    rendered = _renders(context, model, faces)
-    overlaps = {method: part_iou(images, masks) for method, images in rendered.items()}
-    topology = model.face_model.topology_hash()
-    write_table(context.out / "overlaps.parquet", "overlaps", _overlap_columns(faces, overlaps), topology_hash=topology)
-    named = {method_name(*method): overlap for method, overlap in overlaps.items()}
-    _summary(named).write(context.out)
+    shapes, fitted_labels = _shapes(context, model, faces)
+    images = _images(model, faces, shapes) | {_fitted(context.config.fit): fitted_labels}
+    rivals = _rivals(inputs, faces)
+    everybody = images | rivals
+    drawn = {method: everybody[method] for method in in_table_order(everybody)}
+    overlaps = {method: part_iou(labels, masks) for method, labels in drawn.items()}
+    own = [method for method in images if method not in rivals]
+    layout = model.segments.layout
+    errors = {method: shape_errors(shapes[method], faces, model.face_model, layout) for method in own}
+    metrics = _summary(overlaps)
+
+    keep = _Writer(context.out, model.face_model.topology_hash())
+    keep("overlaps", overlap_columns(faces, {method: overlaps[method] for method in own}))
+    keep("shape_errors", shape_error_columns(faces, errors))
+    keep("drawn_labels", label_columns(faces, {method: images[method] for method in own}))
+    if (parsed := parsed_labels(context, all_faces, faces)) is not None:
+        against = {method: part_iou(labels, parsed) for method, labels in drawn.items()}
+        keep("overlaps", overlap_columns(faces, against, settings.parser), f"-{settings.parser}")
+        _add_parser(metrics, settings.parser, part_iou(parsed, masks))
+    metrics.write(context.out)
+    mean_face = mean_face_labels(model)
+    keep("registration", registration_columns("mean face", mean_face, mean_face), "-mean-face")
+    keep("registration", registration_columns("fitted faces", fitted_labels, masks), "-fitted")
+
     controllers, points = load_controllers(inputs, model)
-    gallery = Gallery(model, controllers, points)
-    pictures = gallery.draw(
-        faces,
-        masks,
-        {method_name(*method): images for method, images in rendered.items()},
-        _fitted_shapes(context),
-        context.config.evaluate.n_examples,
-    )
+    chosen = np.unique(np.linspace(0, len(faces) - 1, settings.n_examples).round().astype(int))
+    crops = faces.where(np.isin(np.arange(len(faces)), chosen)).crops()
+    examples = [
+        Example(faces.face_id[i], crop, masks[i], {method: labels[i] for method, labels in drawn.items()})
+        for i, crop in zip(chosen, crops, strict=True)
+    ]
+    pictures = Gallery(model, controllers, points).draw(examples, shapes[_fitted(context.config.fit)][chosen[0]])
+    keep("pictures", {key: [getattr(p, key) for p in pictures] for key in ("section", "caption", "image")})
     _write_example(context, model, controllers, faces.face_id[0])
-    write_table(
-        context.out / "pictures.parquet",
-        "pictures",
-        {key: [getattr(p, key) for p in pictures] for key in ("section", "caption", "image")},
-        topology_hash=topology,
-    )
 
 
-def _renders(context: StageContext, model: PartFaceModel, faces: RunFaces) -> dict[Method, LabelImages]:
-    """Label images (N, 224, 224) of each method, in the order of the tables."""
+class _Writer:
+    """Writes tables of one topology into one folder."""
+
+    def __init__(self, out: Path, topology: str) -> None:
+        self._out, self._topology = out, topology
+
+    def __call__(self, table: str, columns: Columns, more: str = "") -> None:
+        """``columns`` as ``<table><more>.parquet``."""
+        write_table(self._out / f"{table}{more}.parquet", table, columns, topology_hash=self._topology)
+
+
+def _fitted(settings: FitConfig) -> Method:
+    """Model and step of what fit_photos fitted: parts, or the global face model."""
+    if settings.variables != "global":
+        return OURS, FITTED
+    return (GLOBAL_3DMM_WITH_MODES if settings.modes else GLOBAL_3DMM), FITTED
+
+
+Shapes = dict[Method, NDArray[np.float32]]
+
+
+def _shapes(context: StageContext, model: PartFaceModel, faces: RunFaces) -> tuple[Shapes, LabelImages]:
+    """Neutral shapes (N, V, 3) of each method, and the label images of the last one, which were drawn by its fits.
+
+    Network output is unblended, as in the paper's table 2.
+    """
     inputs = context.inputs
-    mean_pose = LandmarkEstimator(model.face_model).estimate(faces.landmarks, fit_identity=False, fit_expression=False)
-    no_expression = np.zeros_like(faces.expression)
-    posed_mean = Pose(*(torch.from_numpy(x) for x in (no_expression, mean_pose.angles, mean_pose.translation)))
-    mean = torch.from_numpy(model.face_model.mean)
-    landmark_shapes = torch.from_numpy(model.face_model.shape(faces.identity))
-    fits = read_table(sorted(inputs["fit_photos"].glob("fits-*.parquet")), "fits")
-    renders = {
-        (MEAN_FACE, ESTIMATED): _label_images(model, mean.expand(len(faces), -1, -1), posed_mean),
-        (GLOBAL_3DMM, ESTIMATED): _label_images(model, landmark_shapes, faces.pose),
+    shapes: Shapes = {
+        (MEAN_FACE, ESTIMATED): np.repeat(model.face_model.mean[None], len(faces), 0),
+        (GLOBAL_3DMM, ESTIMATED): model.face_model.shape(faces.identity),
     }
     crops, five_points = faces.crops(), faces.five_points
     for step, fine_tuned in ((PRE_TRAINED, False), (FINE_TUNED, True)):
         network = load_network(inputs, context.config.regressors.encoder, fine_tuned=fine_tuned)
-        renders[OURS, step] = _label_images(model, _composed(model, network(crops, five_points)), faces.pose)
+        shapes[OURS, step] = _composed(model, network(crops, five_points)).numpy()
+    fits = read_table(sorted(inputs["fit_photos"].glob("fits-*.parquet")), "fits", columns=["face_id", "labels_after"])
     if fits["face_id"] != faces.face_id:
         raise UserError("the fits are not of this run's validation faces; make them again with --refresh fit_photos")
-    renders[OURS, FITTED] = np.asarray(fits["labels_after"])
-    return renders
+    stored = read_table(sorted(inputs["fit_photos"].glob("shapes-*.parquet")), "shapes")
+    shapes[_fitted(context.config.fit)] = stored["vertices"]
+    return shapes, np.asarray(fits["labels_after"])
 
 
-@torch.no_grad()
-def _label_images(model: PartFaceModel, neutral: Tensor, pose: Pose) -> LabelImages:
-    images = []
-    for first in range(0, len(neutral), BATCH):
-        rows = slice(first, first + BATCH)
-        posed = model.posed(neutral[rows], pose.rows(rows))
-        images.append(render_labels(posed, model.labels, CAMERA, model.faces).numpy())
-    return np.concatenate(images)
+def _images(model: PartFaceModel, faces: RunFaces, shapes: Shapes) -> dict[Method, LabelImages]:
+    """Label images of every method but the fitted one, the mean face in the pose that suits it best."""
+    mean_pose = LandmarkEstimator(model.face_model).estimate(faces.landmarks, fit_identity=False, fit_expression=False)
+    still = np.zeros_like(faces.expression)
+    posed_mean = Pose(*(torch.from_numpy(x) for x in (still, mean_pose.angles, mean_pose.translation)))
+    return {
+        (name, step): label_images(model, torch.from_numpy(found), posed_mean if name == MEAN_FACE else faces.pose)
+        for (name, step), found in shapes.items()
+        if step != FITTED
+    }
+
+
+def _rivals(inputs: Mapping[str, Path], faces: RunFaces) -> dict[Method, LabelImages]:
+    """Label images that compare_rivals drew, in the order of the faces; none where it had nothing to do."""
+    files = sorted(inputs["compare_rivals"].glob("drawn_labels-*.parquet")) if "compare_rivals" in inputs else []
+    if not files:
+        return {}
+    table = read_table(files, "drawn_labels")
+    rows = {key: row for row, key in enumerate(zip(table["model"], table["step"], table["face_id"], strict=True))}
+    methods = dict.fromkeys(zip(table["model"], table["step"], strict=True))
+    return {method: table["labels"][[rows[*method, face] for face in faces.face_id]] for method in methods}
 
 
 @torch.no_grad()
 def _composed(model: PartFaceModel, face: PartFace) -> Tensor:
-    """Unblended network output, as in the paper's table 2."""
     return model.neutral(face, None)
-
-
-def _fitted_shapes(context: StageContext) -> NDArray[np.float32]:
-    return read_table(sorted(context.inputs["fit_photos"].glob("shapes-*.parquet")), "shapes")["vertices"]
 
 
 def _write_example(context: StageContext, model: PartFaceModel, controllers: ControllerMap, face_id: str) -> None:
@@ -127,23 +172,10 @@ def _write_example(context: StageContext, model: PartFaceModel, controllers: Con
     write_mesh(model, editor_of(model, state, controllers), context.out / "face.glb")
 
 
-def _overlap_columns(faces: RunFaces, overlaps: Mapping[Method, PartOverlap]) -> dict[str, object]:
-    columns: dict[str, object] = {
-        "face_id": [face for _ in overlaps for face in faces.face_id],
-        "person": [person for _ in overlaps for person in faces.person],
-        "model": [model for model, _ in overlaps for _ in faces.face_id],
-        "step": [step for _, step in overlaps for _ in faces.face_id],
-        "reference": [MASK for _ in overlaps for _ in faces.face_id],
-    }
-    for key in ("intersection", "union", "predicted_area", "target_area"):
-        columns[key] = np.concatenate([getattr(o, key) for o in overlaps.values()])
-    return columns
-
-
-def _summary(overlaps: Mapping[str, PartOverlap]) -> MetricRows:
+def _summary(overlaps: Mapping[Method, PartOverlap]) -> MetricRows:
     metrics = MetricRows()
-    for method, overlap in overlaps.items():
-        summary = overlap.summary()
+    for (name, step), overlap in overlaps.items():
+        method, summary = method_name(name, step), overlap.summary()
         for part in PARTS:
             metrics.add(method, part, "iou", summary[part], int(summary[f"n_{part}"]))
         n = int(summary["n_photos"])
@@ -152,3 +184,11 @@ def _summary(overlaps: Mapping[str, PartOverlap]) -> MetricRows:
             metrics.add(method, "all", key, summary[key], n)
         metrics.add(method, "all", "faces", n, n)
     return metrics
+
+
+def _add_parser(metrics: MetricRows, parser: str, overlap: PartOverlap) -> None:
+    """How far the parser itself is from the masks."""
+    summary = overlap.summary()
+    for part in PARTS:
+        metrics.add(parser, part, "parser_iou", summary[part], int(summary[f"n_{part}"]))
+    metrics.add(parser, "all", "parser_iou", summary["mean_of_parts"], int(summary["n_photos"]))

@@ -1,6 +1,7 @@
 """fine_tune: encoder, image regressors and offsets against 2D parsing, through the rasteriser (NEO-3DF eq. 2)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch.nn import functional
 from dataset_builder import FaceEncoder, FaceModel, SmallEncoder, TorchEncoder, TrainableEncoder
 from fitting import PartRenderer, soften
 from segmodel import FineTuneReport, FineTuneSettings, ImageRegressors, LinearShapes, fine_tune
-from segmodel.finetune import RenderParts
+from segmodel.finetune import AugmentedEncodings, RenderParts
+from segmodel.pieces import LatentModel
 
 from ..encodings import encode_faces, read_encodings
 from ..face_fit import CAMERA
@@ -46,9 +48,13 @@ class PhotoEncodings(nn.Module):
         encodings: Tensor = self.encoder.embed(self._shown(rows))  # type: ignore[operator]
         return encodings
 
-    def augmented(self, rows: Rows) -> Tensor:
-        """The same of photos a little turned, scaled and shifted, in other light."""
-        encodings: Tensor = self.encoder.embed(jittered(self._shown(rows), self._random))  # type: ignore[operator]
+    def augmented(self, rows: Rows, own: slice) -> Tensor:
+        """The same of the ``own`` photos of ``rows``, all of them a little turned, scaled and shifted, in other light.
+
+        Chance is drawn for all: processes that share a batch each ask for a part of it.
+        """
+        shown = jittered(self._shown(rows), self._random)[own]
+        encodings: Tensor = self.encoder.embed(shown)  # type: ignore[operator]
         return encodings
 
     def _shown(self, rows: Rows) -> Tensor:
@@ -100,27 +106,54 @@ class Repeated:
 
 
 def run(context: StageContext) -> None:
-    """Fine-tune on the clean training photos with masks; an encoder without gradients keeps its encodings.
+    """Fine-tune regressors, offsets and encoder, and keep them with their losses."""
+    model = load_part_face_model(context.inputs)
+    pretrained = context.inputs["train_regressors"]
+    encoder = load_run_encoder(pretrained, context.config.regressors.encoder)
+    regressors = ImageRegressors.load(pretrained / "regressors.safetensors")
+    tuning = fine_tune_on_photos(context, model, model.segments, regressors, encoder)
+    regressors.save(context.out / "regressors.safetensors")
+    torch.save(model.segments.offset_regressor.state_dict(), context.out / "offsets.pt")
+    if tuning.encoder_trained:
+        _save_encoder(encoder, context.out / "encoder.pt")
+    _write(context, tuning)
 
-    One that has them sees every photo mirrored too.
+
+@dataclass(frozen=True)
+class Tuning:
+    """What fine-tuning did: its losses, how many photos were kept back for them, and whether the encoder changed."""
+
+    report: FineTuneReport
+    n_held_out: int
+    encoder_trained: bool
+
+
+def fine_tune_on_photos(
+    context: StageContext,
+    model: PartFaceModel,
+    decoder: LatentModel,
+    regressors: ImageRegressors,
+    encoder: FaceEncoder,
+) -> Tuning:
+    """Fine-tune on the clean training photos with masks.
+
+    ``regressors`` of ``decoder``'s latents, what places the decoder's parts if it has any, and the encoder if it is to
+    be trained are changed in place. An encoder without gradients keeps its encodings; one that has them sees every
+    photo mirrored too. Faces are shown as those of ``model``, whose mesh the decoder shares.
     """
     config = context.config.fine_tune
-    model = load_part_face_model(context.inputs)
     all_faces = load_faces(context.inputs["build_dataset"])
     faces = masked_training_faces(all_faces)
     held_out = kept_back(all_faces, context.config.seed)[faces.rows]
     masks, ignore = faces.masks()
     parts = np.stack([masks == label for label in range(2, 7)], -1) & ~ignore[..., None]
-    pretrained = context.inputs["train_regressors"]
-    encoder = load_run_encoder(pretrained, context.config.regressors.encoder)
-    encode, augmented = _encodings(encoder, faces, pretrained, config, context.config.seed)
+    encode, augmented = _encodings(encoder, faces, context.inputs["train_regressors"], config, context.config.seed)
     identity, held_out_rows = faces.identity, np.flatnonzero(held_out)
     if isinstance(encode, PhotoEncodings) and model.face_model.mirror is not None:
         identity = np.concatenate([identity, mirrored_identity(model.face_model, identity)])
         held_out_rows = np.concatenate([held_out_rows, held_out_rows + len(faces)])
-    regressors = ImageRegressors.load(pretrained / "regressors.safetensors")
     report = fine_tune(
-        model.segments,
+        decoder,
         regressors,
         encode,
         LinearShapes(model.face_model.mean, model.face_model.id_basis, identity),
@@ -141,16 +174,12 @@ def run(context: StageContext) -> None:
         held_out_rows,
         augmented,
     )
-    regressors.save(context.out / "regressors.safetensors")
-    torch.save(model.segments.offset_regressor.state_dict(), context.out / "offsets.pt")
-    if isinstance(encode, PhotoEncodings):
-        _save_encoder(encoder, context.out / "encoder.pt")
-    _write(context, report, int(held_out.sum()))
+    return Tuning(report, int(held_out.sum()), isinstance(encode, PhotoEncodings))
 
 
 def _encodings(
     encoder: FaceEncoder, faces: RunFaces, pretrained: Path, config: FineTuneConfig, seed: int
-) -> tuple[Encode, Encode | None]:
+) -> tuple[Encode, AugmentedEncodings | None]:
     """Encodings to validate and to train on: through the encoder if it is to be trained, else those that are kept."""
     if isinstance(encoder, TrainableEncoder) and isinstance(encoder, nn.Module) and config.encoder_lr_of(encoder.name):
         photos = PhotoEncodings(encoder, encoder.prepare(faces.crops(), faces.five_points), seed)
@@ -186,13 +215,13 @@ def _save_encoder(encoder: FaceEncoder, path: Path) -> None:
         torch.save(encoder.network.state_dict(), path)
 
 
-def _write(context: StageContext, report: FineTuneReport, n_held_out: int) -> None:
+def _write(context: StageContext, tuning: Tuning) -> None:
     """Losses before and after, and their history."""
-    metrics = MetricRows()
+    metrics, report = MetricRows(), tuning.report
     validation = [entry for entry in report.history if entry["split"] == "validation"]
     for name, entry in (("before", validation[0]), ("after", validation[report.best_epoch])):
         for key in ("total", "shape", "parts", "kl"):
-            metrics.add(name, "all", key, float(entry[key]), n_held_out)
+            metrics.add(name, "all", key, float(entry[key]), tuning.n_held_out)
     metrics.write(context.out)
     rows = [
         (f"fine_tune_{entry['split']}", int(entry["epoch"]), key, float(entry[key]))

@@ -59,7 +59,7 @@ def _fit_rows(
         whole = GlobalFitter(model, modes, n_controls, settings)
         identity = torch.from_numpy(faces.identity.copy())
         return lambda rows: whole.fit(identity[rows], pose.rows(rows), masks[rows], ignore[rows])
-    parts, start = PartFitter(model, controllers, settings), _start(context, model, faces)
+    parts, start = PartFitter(model, controllers, settings), start_of(context, model, faces)
     return lambda rows: parts.fit(start.rows(rows), pose.rows(rows), masks[rows], ignore[rows])
 
 
@@ -95,7 +95,7 @@ def _model(*folders: Path) -> PartFaceModel:
     return load_part_face_model(dict(zip(MODEL_STAGES, folders, strict=True)))
 
 
-def _start(context: StageContext, model: PartFaceModel, faces: RunFaces) -> PartFace:
+def start_of(context: StageContext, model: PartFaceModel, faces: RunFaces) -> PartFace:
     """Where the fit begins: the fine-tuned network's face, or the landmark fit taken apart."""
     if context.config.fit.start == "network":
         network = load_network(context.inputs, context.config.regressors.encoder, fine_tuned=True)

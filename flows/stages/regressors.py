@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_builder import FaceEncoder, SmallEncoderSettings, load_encoder, train_small_encoder
-from segmodel import LinearShapes, RegressorSettings, train_image_regressors
+from dataset_builder import FaceEncoder, FaceModel, SmallEncoderSettings, load_encoder, train_small_encoder
+from segmodel import ImageRegressors, LinearShapes, RegressorReport, RegressorSettings, train_image_regressors
+from segmodel.pieces import LatentModel
 
 from ..contracts import REGIONS
 from ..encodings import encode_faces, finished_encodings, write_encodings
@@ -29,23 +30,8 @@ def run(context: StageContext) -> None:
     encodings = encode_faces(encoder, faces, finished_encodings(context.run_dir))
     write_encodings(context.out, faces, config.encoder, encodings)
 
-    face_model = model.face_model
-    shapes = LinearShapes(face_model.mean, face_model.id_basis, trained_on.identity)
-    regressors, report = train_image_regressors(
-        model.segments,
-        encodings.embeddings[trained_on.rows],
-        shapes,
-        RegressorSettings(
-            epochs=config.epochs,
-            batch=config.batch,
-            lr=config.lr,
-            lambda_kl=config.lambda_kl,
-            weight_decay=config.weight_decay,
-            dropout=config.dropout,
-            seed=context.config.seed,
-        ),
-        validation_rows,
-    )
+    chosen = encodings.embeddings[trained_on.rows]
+    regressors, report = pretrained_regressors(context, model.segments, model.face_model, trained_on, chosen)
     regressors.save(context.out / "regressors.safetensors")
     metrics = MetricRows()
     for region in REGIONS:
@@ -55,6 +41,35 @@ def run(context: StageContext) -> None:
         r_squared = 1 - (quality.rms_mm / quality.mean_face_rms_mm) ** 2
         metrics.add("F", region, "r_squared", r_squared, len(validation_rows))
     metrics.write(context.out)
+
+
+def pretrained_regressors(
+    context: StageContext,
+    decoder: LatentModel,
+    face_model: FaceModel,
+    faces: RunFaces,
+    embeddings: NDArray[np.float32],
+) -> tuple[ImageRegressors, RegressorReport]:
+    """Regressors from the embeddings (N, E) of training faces to the latents of ``decoder``, with the run's settings.
+
+    They learn from all but the `kept_back` faces, which stop them.
+    """
+    config, seed = context.config.regressors, context.config.seed
+    return train_image_regressors(
+        decoder,
+        embeddings,
+        LinearShapes(face_model.mean, face_model.id_basis, faces.identity),
+        RegressorSettings(
+            epochs=config.epochs,
+            batch=config.batch,
+            lr=config.lr,
+            lambda_kl=config.lambda_kl,
+            weight_decay=config.weight_decay,
+            dropout=config.dropout,
+            seed=seed,
+        ),
+        np.flatnonzero(kept_back(faces, seed)),
+    )
 
 
 def kept_back(faces: RunFaces, seed: int) -> NDArray[np.bool_]:

@@ -8,11 +8,13 @@ import pytest
 TINY = {
     "dataset": {"face_model": "synthetic-3k", "n_photos": 16, "validation_share": 0.3, "shard_size": 8},
     "segments": {"n_shapes": 400, "epochs": 1},
+    "baselines": {"models": ["global-pca", "part-pca"]},
     "regressors": {"encoder": "small", "encoder_epochs": 2, "epochs": 2},
     "controllers": {"n_faces": 200},
     "modes": {"n_modes": 2, "global_modes": True, "iterations": 3, "free_form_iterations": 3, "shard_size": 6},
     "fine_tune": {"epochs": 1},
     "fit": {"iterations": 5, "shard_size": 3, "batch_size": 2},
+    "edits": {"n_measured": 200, "n_shown": 1},
     "evaluate": {"n_examples": 2},
 }
 

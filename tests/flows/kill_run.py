@@ -113,6 +113,7 @@ def look(run_dir: Path, before: dict[Path, tuple[int, int]], report: Report) -> 
     """Take down what a reader sees wrong, and which finished files are no longer the same files."""
     if any(run_dir.glob("*")) and (run_dir / "run.json").exists():
         published = {run_dir / name for name in ("report.html", "face.json", "face.glb")}
+        published |= set((run_dir / "report").glob("*"))
         report.visible += [f"{d.path.name}: {d.what}" for d in verify_run(run_dir) if d.path not in published]
     now = shard_files(run_dir)
     report.redone += [str(path) for path, stamp in before.items() if now.get(path) != stamp]

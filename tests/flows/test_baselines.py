@@ -10,7 +10,6 @@ from flows.errors import UserError
 from flows.pipeline import Pipeline, PlainRunner
 from flows.run_data import load_faces
 from flows.stages import STAGES
-from flows.stages.baselines import FACE_LATENTS
 from flows.tables import read_table
 from segmodel import REGIONS, SegmentModel, load_baseline
 
@@ -27,14 +26,13 @@ def with_baselines(tiny_run, tmp_path_factory):
     return outcomes, outcomes[-1].folder
 
 
-def test_nothing_is_trained_unless_named(tiny_run):
-    folder = tiny_run.output("train_baselines")
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "metrics.parquet"]
-    assert len(read_table(folder / "metrics.parquet", "metrics")["value"]) == 0
-    outcome = next(outcome for outcome in tiny_run.outcomes if outcome.name == "train_baselines")
-    config = parse_config({**tiny_run.values, "run_dir": tiny_run.folder, "seed": 5, "segments": {"epochs": 3}})
-    plan = {stage.name: stage for stage in Pipeline(STAGES, config).plan()}
-    assert plan["train_baselines"].key == outcome.key, "without a model it depends on nothing"
+def test_nothing_is_trained_unless_named(tiny_run, tmp_path):
+    nobody, only = {"baselines": {"models": []}}, ["train_baselines"]
+    (outcome,) = tiny_run.pipeline(tmp_path, nobody, only=only).execute(PlainRunner)
+    assert sorted(path.name for path in outcome.folder.iterdir()) == ["manifest.json", "metrics.parquet"]
+    assert len(read_table(outcome.folder / "metrics.parquet", "metrics")["value"]) == 0
+    (plan,) = tiny_run.pipeline(tmp_path, {**nobody, "segments": {"epochs": 3}}, only=only).plan()
+    assert plan.key == outcome.key, "without a model it depends on nothing"
 
 
 def test_only_the_baselines_run_when_they_are_added(with_baselines):
@@ -51,7 +49,7 @@ def test_every_model_is_kept_with_its_latents_and_errors(with_baselines, tiny_ru
     for name in SECTION["models"]:
         model = load_baseline(name, folder / name, segments.layout.topology_hash)
         assert sum(model.latent_dims.values()) == sum(segments.latent_dims.values())
-        contract = FACE_LATENTS if name.startswith("global") else "latents"
+        contract = "face_latents" if name.startswith("global") else "latents"
         table = read_table(folder / f"latents-{name}.parquet", contract, topology_hash=segments.layout.topology_hash)
         assert table["face_id"] == faces.face_id
         for key, dim in model.latent_dims.items():

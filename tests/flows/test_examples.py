@@ -56,6 +56,34 @@ def test_a_network_learns_through_the_layer():
     assert after < before / 4
 
 
+def test_photographs_vote_for_the_true_parts():
+    first, *parts = printed_by("07_part_labels.py")
+    assert float(re.search(r"([\d.]+) px", first)[1]) < 2
+    agreement = [float(line.split()[-1]) for line in parts]
+    assert len(agreement) == 5
+    assert min(agreement) > 0.9
+
+
+def test_part_models_come_close_to_pca_and_seams_close():
+    random, pca, stretch, crease, inside = printed_by("08_train_part_models.py")
+    ratios = [[float(number) for number in re.findall(r"[a-z] ([\d.]+)", line)] for line in (random, pca)]
+    assert len(ratios[0]) == len(ratios[1]) == 6
+    assert max(ratios[1]) < 1.05 < min(ratios[0])
+    for line in (stretch, crease):
+        before, after = re.search(r"([\d.]+) -> ([\d.]+)", line).groups()
+        assert float(after) < float(before) / 3
+    assert inside.endswith(" 0.0 mm")
+
+
+def test_parts_follow_the_mask_of_a_photograph():
+    *parts, moved = printed_by("09_fit_a_mask.py")
+    before, after = zip(*((float(n) for n in re.findall(r"0\.\d+", line)) for line in parts), strict=True)
+    assert all(b < a for b, a in zip(before, after, strict=True))
+    assert after[-1] > before[-1] + 0.05
+    assert float(re.search(r"([\d.]+) mm", moved)[1]) < 3
+    assert re.search(r"([\d.]+)%", moved)[1] == "0.0"
+
+
 def test_every_example_is_tested():
     tested = Path(__file__).read_text()
     assert all(path.name in tested for path in EXAMPLES.glob("*.py"))

@@ -103,7 +103,7 @@ def test_a_stage_in_the_making_is_no_garbage(run):
 def test_from_makes_a_stage_and_all_that_depend_on_it_again(tiny_run, run):
     plan = tiny_run.pipeline(run_dir=run, begin="fit_photos").plan()
     again = {stage.name for stage in plan if stage.status != "cached"}
-    assert again == {"fit_photos", "evaluate"}
+    assert again == {"fit_photos", "compare_edits", "evaluate"}
     outcomes = tiny_run.pipeline(run_dir=run, begin="evaluate").execute()
     assert [outcome.name for outcome in outcomes if outcome.status == "ran"] == ["evaluate"]
     with pytest.raises(UserError, match="there is no stage 'fit'"):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from segmodel import LABEL_IDS, LinearShapes, OffsetSettings, PartLayout, VaeSettings, train_offset_regressor
+from segmodel import LABEL_IDS, PARTS, LinearShapes, OffsetSettings, PartLayout, VaeSettings, train_offset_regressor
 from segmodel import train_segment_vaes as train
 
 SPACING = 3.0
 N_FACES = 1200
 MOUTH_Y = -36.0
+SPLAT_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,29 @@ def trained(layout, shapes):
 @pytest.fixture(scope="session")
 def model(trained):
     return trained[0]
+
+
+class SplatParts:
+    """Differentiable stand-in for a rasteriser: every part vertex is a Gaussian blob of its part's channel."""
+
+    def __init__(self, labels):
+        self.ids = [np.flatnonzero(labels == LABEL_IDS[part]) for part in PARTS]
+        grid = (torch.arange(SPLAT_SIZE) + 0.5) / SPLAT_SIZE * 170 - 85
+        self.rows, self.columns = -grid[:, None], grid[None, :]
+
+    def __call__(self, vertices, rows):
+        channels = []
+        for ids in self.ids:
+            x, y = vertices[:, ids, 0, None, None], vertices[:, ids, 1, None, None]
+            blob = torch.exp(-((self.columns - x) ** 2 + (self.rows - y) ** 2) / (2 * 2.5**2))
+            channels.append(1 - torch.exp(-blob.sum(dim=1)))
+        return torch.stack(channels, dim=-1)
+
+
+@pytest.fixture(scope="session")
+def splats(layout):
+    """A differentiable ``render_parts`` of 32 pixels."""
+    return SplatParts(layout.labels)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def baselines(layout, shapes):
     return {name: train_baseline(name, layout, shapes, SETTINGS, HELD_OUT) for name in BASELINES}
 
 
-@pytest.fixture(params=["global-pca", "global-vae", "ld-vae", "part-pca"])
+@pytest.fixture(params=["global-pca", "global-vae", "ld-vae", "part-pca", "part-pca-absolute"])
 def trained(request, baselines):
     return baselines[request.param]
 
@@ -148,6 +148,21 @@ def test_part_pca_blends_and_places_its_parts_like_the_part_model(baselines, sha
     torch.testing.assert_close(
         shifted[:, nose], torch.tensor([0.0, 2.0, 2.0]).expand(2, len(nose), 3), atol=1e-4, rtol=0
     )
+
+
+def test_parts_that_are_not_recentred_are_an_independent_pca_of_their_vertices(baselines, shapes):
+    model, _ = baselines["part-pca-absolute"]
+    latents = model.encode(shapes.vertices(HELD_OUT))
+    assert not model.offsets(latents["rest"]).any()
+    assert not model.box_centres_of(shapes).any()
+    nose = model.layout.vertices("nose")
+    flat = shapes.vertices(slice(None))[:, nose].flatten(1).double().numpy()
+    train = np.setdiff1d(np.arange(len(shapes)), HELD_OUT)
+    mean = flat[train].mean(0)
+    axes = np.linalg.svd(flat[train] - mean, full_matrices=False)[2][:3]
+    expected = mean + (flat[HELD_OUT] - mean) @ axes.T @ axes
+    decoded = model.decode(latents, blend=False)[:, nose].flatten(1).numpy()
+    np.testing.assert_allclose(decoded, expected, atol=2e-3)
 
 
 def test_a_whole_face_model_has_no_offsets_and_no_seam(baselines, shapes):

@@ -9,8 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from segmodel import LinearShapes, PartLayout, SegmentModel, VaeSettings, train_segment_vaes
+from segmodel import (
+    BaselineSettings,
+    FineTuneSettings,
+    ImageRegressors,
+    LinearShapes,
+    PartLayout,
+    RegressorSettings,
+    SegmentModel,
+    VaeSettings,
+    fine_tune,
+    train_baseline,
+    train_image_regressors,
+    train_segment_vaes,
+)
 from segmodel._distributed import Workers
 
 # 216 training faces in batches of 43: five whole ones, and one face of which the second process gets nothing
@@ -18,6 +32,9 @@ UNEVEN = VaeSettings(init="random", rest_dim=4, part_dim=3, epochs=3, batch=43, 
 # 48 training faces, soon learned by heart: not every region keeps its last epoch
 PATIENT = replace(UNEVEN, epochs=20, batch=16, lr=6e-3, validation_fraction=0.8, patience=2, smoothness="absolute")
 LONGER = replace(UNEVEN, epochs=4)
+REGRESSORS = RegressorSettings(epochs=4, batch=43, dropout=0.2, patience=2)
+# 12 photos are held out: two batches to validate, and one photo of which the second process gets nothing
+TUNING = FineTuneSettings(epochs=3, batch=11, lr=1e-3, encoder_lr=1e-3, encoding_noise=0.1, min_mask_px=0)
 COUNT = 2
 DOCUMENT = Path(__file__).parents[2] / "docs" / "scaling_training.md"
 
@@ -51,10 +68,82 @@ def train(face, settings, **arguments):
     }
 
 
-def refusal(face, settings, **arguments):
+class Encoder(nn.Module):
+    """Something to train that shows its photos in another light each time, and has weights that nothing reaches."""
+
+    def __init__(self, photos):
+        super().__init__()
+        torch.manual_seed(1)
+        self.photos, self.light = photos, torch.Generator().manual_seed(3)
+        self.linear, self.idle = nn.Linear(photos.shape[1], 24), nn.Linear(2, 2)
+
+    def forward(self, rows):
+        return self.linear(self.photos[rows])
+
+    def augmented(self, rows, own):
+        light = 1 + 0.1 * torch.randn(len(rows), 1, generator=self.light)
+        return self.linear((light * self.photos[rows])[own])
+
+
+def shadows(vertices, rows):
+    """What stands for a picture: smooth in where each vertex is, 8 x 8 pixels, five channels."""
+    wave = torch.sin(vertices[:, ::7, :2] / 9).flatten(1)
+    return 0.5 + 0.4 * wave[:, : 8 * 8 * 5].reshape(-1, 8, 8, 5)
+
+
+def regress_and_tune(face):
+    """What regressors and fine-tuning come to, for part models and for a whole-face model."""
+    layout, shapes = face
+    parts, _ = train_segment_vaes(layout, shapes, replace(UNEVEN, init="pca", epochs=1))
+    whole, _ = train_baseline("global-pca", layout, shapes, BaselineSettings(rest_dim=4, part_dim=2))
+    photos = torch.tanh(shapes.coefficients[:120] / 2)
+    few = LinearShapes(shapes.mean, shapes.basis, shapes.coefficients[:120])
+    masks = torch.cat([shadows(few.vertices(range(i, i + 40)), None) for i in (0, 40, 80)])
+    held_out, results = np.arange(0, 120, 10), {}
+    for name, model in (("parts", parts), ("whole", whole)):
+        encoder = Encoder(photos)
+        encodings = encoder(np.arange(120))
+        regressors, report = train_image_regressors(model, encodings, few, REGRESSORS, held_out)
+        epochs = {piece: quality.epoch for piece, quality in report.regions.items()}
+        errors = [quality.rms_mm for quality in report.regions.values()]
+        weights = {key: tensor.clone() for key, tensor in regressors.state_dict().items()}
+        results[f"{name} regressed"] = {"curve": report.history + errors, "epochs": epochs, "weights": weights}
+        tuned = fine_tune(
+            model, regressors, encoder, few, shadows, masks, None, TUNING, held_out, augmented=encoder.augmented
+        )
+        curve = [entry[term] for entry in tuned.history for term in ("total", "shape", "parts", "kl")]
+        trained = {
+            f"{i}.{key}": t for i, m in enumerate((regressors, encoder, model)) for key, t in m.state_dict().items()
+        }
+        results[f"{name} tuned"] = {
+            "curve": [tuned.lambda_parts, *curve], "epochs": tuned.best_epoch, "weights": trained
+        }  # fmt: skip
+    return results
+
+
+def refusal(train, *arguments, **named):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is looked at by the test
-        train_segment_vaes(*face, settings, **arguments)
+        train(*arguments, **named)
     return str(error.value)
+
+
+def refused_regressions(face, rank):
+    """What is refused by regressors and fine-tuning when processes disagree or are too many."""
+    layout, shapes = face
+    model, _ = train_baseline("global-pca", layout, shapes, BaselineSettings(rest_dim=4, part_dim=2))
+    encodings = torch.zeros(len(shapes), 4)
+    regressors = ImageRegressors(4, model.latent_dims)
+    tune = (model, regressors, lambda rows: encodings[rows], shapes, shadows, torch.zeros(len(shapes), 8, 8, 5), None)
+    return {
+        "too many regressors": refusal(
+            train_image_regressors, model, encodings, shapes, RegressorSettings(batch=1)
+        ),
+        "regressors not agreed": refusal(
+            train_image_regressors, model, encodings, shapes, RegressorSettings(lr=1e-3 * (1 + rank))
+        ),
+        "too many to tune": refusal(fine_tune, *tune, FineTuneSettings(batch=1)),
+        "tuning not agreed": refusal(fine_tune, *tune, FineTuneSettings(batch=4 + rank)),
+    }  # fmt: skip
 
 
 def be_a_worker(rank, folder):
@@ -65,9 +154,11 @@ def be_a_worker(rank, folder):
         "uneven": train(face, UNEVEN, checkpoint=folder / f"uneven-{rank}.pt"),
         "patient": train(face, PATIENT),
         "resumed": train(face, LONGER, checkpoint=folder / "by_one.pt"),
-        "too many": refusal(face, replace(UNEVEN, batch=1)),
-        "not agreed": refusal(face, replace(UNEVEN, seed=rank)),
-        "other": refusal(face, UNEVEN, checkpoint=folder / "by_one.pt"),
+        "too many": refusal(train_segment_vaes, *face, replace(UNEVEN, batch=1)),
+        "not agreed": refusal(train_segment_vaes, *face, replace(UNEVEN, seed=rank)),
+        "other": refusal(train_segment_vaes, *face, UNEVEN, checkpoint=folder / "by_one.pt"),
+        **regress_and_tune(face),
+        **refused_regressions(face, rank),
     }
     torch.save(results, folder / f"results-{rank}.pt")
     train_segment_vaes(*face, LONGER, on_epoch=stop_after_two, checkpoint=folder / "by_two.pt")
@@ -129,6 +220,22 @@ def test_two_processes_keep_the_best_epoch_of_each_region_as_one_does(alone, wor
     assert_close(workers[0][0]["patient"], expected, tolerance=1e-3)  # rounding errors grow over 60 steps of Adam
 
 
+@pytest.fixture(scope="module")
+def regressed_alone(alone):
+    return regress_and_tune(alone)
+
+
+@pytest.mark.parametrize("job", [f"{model} {step}" for model in ("parts", "whole") for step in ("regressed", "tuned")])
+def test_two_processes_regress_and_tune_as_one_does(regressed_alone, workers, job):
+    expected, (first, second) = regressed_alone[job], (results[job] for results in workers[0])
+    assert first["curve"] == pytest.approx(expected["curve"], rel=2e-6)
+    assert first["epochs"] == second["epochs"] == expected["epochs"]
+    assert first["curve"] == second["curve"]
+    for name, tensor in expected["weights"].items():
+        torch.testing.assert_close(first["weights"][name], tensor, rtol=1e-4, atol=2e-5)
+        assert torch.equal(first["weights"][name], second["weights"][name]), name
+
+
 @pytest.mark.parametrize("job", ["uneven", "patient", "resumed"])
 def test_every_process_gets_the_same_model_and_the_first_reports(workers, job):
     first, second = (results[job] for results in workers[0])
@@ -168,6 +275,10 @@ def test_a_process_that_fails_does_not_leave_the_other_waiting(workers):
                 "process 0 does not train what process 1 does (seed is 0 there and 1 here; the faces or the held-out",
             ],
         ),
+        ("too many regressors", ["2 processes share batches of 1 faces"] * 2),
+        ("regressors not agreed", ["(lr is 0.002 there and 0.001 here)", "(lr is 0.001 there and 0.002 here)"]),
+        ("too many to tune", ["2 processes share batches of 1 faces"] * 2),
+        ("tuning not agreed", ["(batch is 5 there and 4 here)", "(batch is 4 there and 5 here)"]),
         ("other", ["by_one.pt is the checkpoint of another training (epochs is 4 there and 3 here)"] * 2),
     ],
 )

@@ -6,8 +6,6 @@ import torch
 from torch import nn
 
 from segmodel import (
-    LABEL_IDS,
-    PARTS,
     FineTuneSettings,
     RegressorSettings,
     fine_tune,
@@ -16,31 +14,13 @@ from segmodel import (
     train_image_regressors,
 )
 
-SIZE = 32
 HELD_OUT = np.arange(0, 64, 5)
 
 
-class SplatParts:
-    """Differentiable stand-in for a rasteriser: every part vertex is a Gaussian blob of its part's channel."""
-
-    def __init__(self, labels):
-        self.ids = [np.flatnonzero(labels == LABEL_IDS[part]) for part in PARTS]
-        grid = (torch.arange(SIZE) + 0.5) / SIZE * 170 - 85
-        self.rows, self.columns = -grid[:, None], grid[None, :]
-
-    def __call__(self, vertices, rows):
-        channels = []
-        for ids in self.ids:
-            x, y = vertices[:, ids, 0, None, None], vertices[:, ids, 1, None, None]
-            blob = torch.exp(-((self.columns - x) ** 2 + (self.rows - y) ** 2) / (2 * 2.5**2))
-            channels.append(1 - torch.exp(-blob.sum(dim=1)))
-        return torch.stack(channels, dim=-1)
-
-
 @pytest.fixture(scope="module")
-def scene(face, layout, model):
+def scene(face, splats, model):
     photos = face.sample(64, seed=21)
-    render = SplatParts(layout.labels)
+    render = splats
     masks = torch.cat([render(photos.vertices(range(i, i + 16)), None) for i in range(0, 64, 16)])
     rng = np.random.default_rng(1)
     encodings = photos.coefficients.numpy() @ rng.standard_normal((30, 40)) / 5 + 0.2 * rng.standard_normal((64, 40))
@@ -199,9 +179,9 @@ class PhotoEncoder(nn.Module):
     def embed(self, photos):
         return self.linear(torch.relu(self.norm(self.convolution(photos))).flatten(1))
 
-    def augmented(self, rows):
-        self.augmented_rows += rows.tolist()
-        return self.embed(self.photos[rows] * 1.1)
+    def augmented(self, rows, own):
+        self.augmented_rows += rows[own].tolist()
+        return self.embed(self.photos[rows[own]] * 1.1)
 
 
 @pytest.fixture(scope="module")

@@ -123,6 +123,14 @@ ASSETS: dict[str, Asset] = {
             f"{_GITHUB}/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth",
         ),
         Asset(
+            "deep3dmm",
+            "weights/deep3dmm_epoch_20.pth",
+            None,
+            "MIT (code; of use with the Basel Face Model only: research, non-commercial)",
+            "sicxu/Deep3DFaceRecon_pytorch, its pretrained epoch_20.pth",
+            "Deep3DMM",
+        ),
+        Asset(
             "parsing_bisenet",
             "weights/parsing_bisenet.pth",
             None,

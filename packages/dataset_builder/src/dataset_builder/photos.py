@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -69,8 +69,9 @@ class PhotoFile:
 def list_photos(images: Path, masks: Path | None = None) -> list[PhotoFile | Rejected]:
     """What a folder holds, in natural order: photos by name, and everything that is none; or one photo.
 
-    Subfolders are not entered. The masks are left out: their folder, or, where it is ``images`` itself, a PNG beside
-    another photo of the same stem and the per-class files of CelebAMask-HQ.
+    Subfolders are entered, one level, where the folder itself holds no photo (FFHQ's layout), and else not. The masks
+    are left out: their folder, or, where it is ``images`` itself, a PNG beside another photo of the same stem and the
+    per-class files of CelebAMask-HQ.
 
     Raises:
         ValueError: a path does not exist, the folder cannot be read or holds no photo, or a single mask is given for a
@@ -86,18 +87,16 @@ def list_photos(images: Path, masks: Path | None = None) -> list[PhotoFile | Rej
         return [PhotoFile(printable(images.stem), images)]
     if masks is not None and not os.path.isdir(masks):
         raise ValueError(f"{masks} is one mask, but {images} is a folder: give the folder of the masks")
-    try:
-        paths = sorted(images.iterdir(), key=_natural_key)
-    except OSError as error:
-        raise ValueError(f"{images}: {error.strerror or error}") from error
-    entries = _entries(_without_masks(paths, masks))
-    if not any(isinstance(entry, PhotoFile) for entry in entries):
+    entries = _folder_entries(images, masks)
+    if not _any_photo(entries):
+        entries = _distinct([each for entry in entries for each in _entered(entry, masks)])
+    if not _any_photo(entries):
         raise ValueError(f"{images}: no photo in this folder (looked for {' '.join(PHOTO_SUFFIXES)})")
     return entries
 
 
 def read_photos(images: Path, masks: Path | None = None, *, min_side: int = 64) -> Iterator[Photo | Rejected]:
-    """Photos of a folder (not its subfolders) in natural order, or one photo; one result for every entry.
+    """Photos of a folder, as :func:`list_photos` finds them, in natural order; or one photo. A result for every entry.
 
     A mask belongs to the photo of the same stem: an index PNG ``{stem}.png`` in CelebAMask-HQ numbering, or the
     per-class tree of CelebAMask-HQ. A photo without one is kept, with ``mask`` None. Where a folder holds N.jpg and
@@ -140,6 +139,40 @@ def _read_all(entries: list[PhotoFile | Rejected], masks: Path | None, min_side:
             detail = printable(f"{item.path.name}: same content as {original}")
             item = Rejected(item.name, item.path, "duplicate", detail)
         yield item
+
+
+def _folder_entries(folder: Path, masks: Path | None) -> list[PhotoFile | Rejected]:
+    try:
+        paths = sorted(folder.iterdir(), key=_natural_key)
+    except OSError as error:
+        raise ValueError(f"{folder}: {error.strerror or error}") from error
+    return _entries(_without_masks(paths, masks))
+
+
+def _entered(entry: PhotoFile | Rejected, masks: Path | None) -> list[PhotoFile | Rejected]:
+    """What a subfolder with photos holds; any other entry as it is."""
+    if not os.path.isdir(entry.path):
+        return [entry]
+    try:
+        below = _folder_entries(entry.path, masks)
+    except ValueError as error:
+        return [Rejected(entry.name, entry.path, "unreadable", printable(str(error)))]
+    detail = printable(f"{entry.path.name}: a folder without photos")
+    return below if _any_photo(below) else [Rejected(entry.name, entry.path, "not_a_file", detail)]
+
+
+def _any_photo(entries: list[PhotoFile | Rejected]) -> bool:
+    return any(isinstance(entry, PhotoFile) for entry in entries)
+
+
+def _distinct(entries: list[PhotoFile | Rejected]) -> list[PhotoFile | Rejected]:
+    """The same entries, names that subfolders share with their folder before them."""
+    counts = Counter(entry.name for entry in entries)
+    shared = [counts[entry.name] > 1 for entry in entries]
+    return [
+        replace(entry, name=printable(f"{entry.path.parent.name}-{entry.path.name}")) if more else entry
+        for entry, more in zip(entries, shared, strict=True)
+    ]
 
 
 def _without_masks(paths: list[Path], masks: Path | None) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from segmodel.baselines import (
     BASELINES,
+    AbsolutePartPca,
     BaselineReport,
     BaselineSettings,
     GlobalPca,
@@ -33,6 +34,7 @@ __all__ = [
     "LABEL_IDS",
     "PARTS",
     "REGIONS",
+    "AbsolutePartPca",
     "BaselineReport",
     "BaselineSettings",
     "FineTuneReport",

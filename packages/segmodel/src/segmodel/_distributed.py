@@ -59,9 +59,13 @@ class Workers:
         dist.all_gather_object(values, value)
         return values
 
-    def data_parallel(self, module: nn.Module) -> nn.Module:
-        """The module whose gradients are the mean over the processes, and whose weights start as the first's."""
-        return module if self.count == 1 else DistributedDataParallel(module)
+    def data_parallel(self, module: nn.Module, *, idle_weights: bool = False) -> nn.Module:
+        """The module whose gradients are the mean over the processes, and whose weights start as the first's.
+
+        With ``idle_weights`` the loss may leave some weights out, the same ones in every step, and ``forward`` has to
+        return tensors or tuples of them.
+        """
+        return module if self.count == 1 else DistributedDataParallel(module, static_graph=idle_weights)
 
     def part_of(self, n_rows: int) -> tuple[slice, float]:
         """Which rows of a batch are this process's, and which share of the batch they are.

@@ -6,7 +6,7 @@ import hashlib
 import io
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from segmodel._distributed import Workers
 from segmodel._files import write_whole
 from segmodel.layout import PartLayout
 from segmodel.linear import LinearShapes
@@ -39,6 +40,25 @@ class TrainingIdentity:
         ]
         words += ["the labels or the mesh differ"] if other["layout_sha256"] != self.layout_sha256 else []
         return words + (["the faces or the held-out rows differ"] if other["data_sha256"] != self.data_sha256 else [])
+
+
+def require_agreement(identity: TrainingIdentity, workers: Workers) -> None:
+    """Raise ValueError, on every process, when one of them has other faces or settings."""
+    for rank, other in enumerate(workers.from_each(vars(identity))):
+        if words := identity.differences(other):
+            raise ValueError(
+                f"process {rank} does not train what process {workers.rank} does ({'; '.join(words)}): "
+                "give all of them the same faces, labels and settings"
+            )
+
+
+def require_same_training(
+    workers: Workers, settings: Any, layout: PartLayout, shapes: LinearShapes, held_out: NDArray[np.int64]
+) -> None:
+    """:func:`require_agreement` on a training with the dataclass ``settings``; one process agrees with itself."""
+    if workers.count > 1:
+        identity = TrainingIdentity(asdict(settings), layout_sha256(layout), data_sha256(shapes, held_out))
+        require_agreement(identity, workers)
 
 
 def layout_sha256(layout: PartLayout) -> str:

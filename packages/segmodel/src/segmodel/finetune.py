@@ -6,35 +6,42 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from segmodel._distributed import Workers, require_rows_for_all
+from segmodel._finetune_loss import (
+    AugmentedEncodings,
+    BatchTerms,
+    MaskSource,
+    Problem,
+    RenderParts,
+    Rows,
+    Terms,
+    parsing_loss,
+    shape_loss,
+)
 from segmodel._optimise import cosine_with_warmup, frozen, require_finite, split_rows
+from segmodel.checkpoint import require_same_training
 from segmodel.linear import LinearShapes
-from segmodel.model import SegmentModel
-from segmodel.parts import REGIONS
+from segmodel.pieces import LatentModel
 from segmodel.regressors import ImageRegressors
-from segmodel.vae import kl_to_standard_normal
 
-Rows = NDArray[np.int64]
-
-
-class RenderParts(Protocol):
-    """Differentiable rendering of neutral faces as the photos of ``rows`` show them."""
-
-    def __call__(self, vertices: Tensor, rows: Rows) -> Tensor:
-        """``vertices (B, V, 3)`` mm and ``rows (B,)`` to part images ``(B, H, W, 5)`` in PARTS order, 0 to 1."""
-
-
-class MaskSource(Protocol):
-    """Target masks ``(N, H, W, 5)``, 0 to 1 or bool: an array, tensor or memory map, indexed by an array of rows."""
-
-    def __getitem__(self, rows: Rows, /) -> ArrayLike | Tensor:
-        """Masks ``(B, H, W, 5)`` of the given rows."""
+__all__ = [
+    "AugmentedEncodings",
+    "FineTuneLoss",
+    "FineTuneReport",
+    "FineTuneSettings",
+    "MaskSource",
+    "RenderParts",
+    "Rows",
+    "fine_tune",
+    "parsing_loss",
+    "shape_loss",
+]
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,10 @@ class FineTuneSettings:
     seed: int = 0
     validation_fraction: float = 0.1
 
+    def total(self, terms: Terms, lambda_parts: float) -> Tensor:
+        """The weighted sum of the terms."""
+        return self.lambda_shape * terms.shape + lambda_parts * terms.parts + self.lambda_kl * terms.kl
+
 
 @dataclass(frozen=True)
 class FineTuneLoss:
@@ -96,102 +107,8 @@ class FineTuneReport:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Terms:
-    """Differentiable loss terms of one batch."""
-
-    shape: Tensor
-    parts: Tensor
-    kl: Tensor
-
-    def total(self, settings: FineTuneSettings, lambda_parts: float) -> Tensor:
-        return settings.lambda_shape * self.shape + lambda_parts * self.parts + settings.lambda_kl * self.kl
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """Everything a loss evaluation needs; only the networks in it change."""
-
-    model: SegmentModel
-    regressors: ImageRegressors
-    encode: Callable[[Rows], Tensor]
-    shapes: LinearShapes
-    render_parts: RenderParts
-    target_masks: MaskSource
-    soften: Callable[[Tensor], Tensor] | None
-    augmented: Callable[[Rows], Tensor]
-    min_mask_px: float
-
-    def terms(self, rows: Rows) -> _Terms:
-        """Loss terms of the photos ``rows``."""
-        return self.terms_of(self.encode(rows), rows)
-
-    def training_terms(self, rows: Rows, noise: float, random: torch.Generator) -> _Terms:
-        """Loss terms of augmented photos with noise on their encodings, ``noise`` in standard deviations of these."""
-        encodings = self.augmented(rows)
-        normal = torch.randn(encodings.shape, generator=random).to(encodings)
-        return self.terms_of(encodings + noise * self.regressors.encoding_std * normal, rows)
-
-    def terms_of(self, encodings: Tensor, rows: Rows) -> _Terms:
-        """Regress (no sampling), compose unblended, render, compare."""
-        posterior = self.regressors.posterior(encodings)
-        composed, _ = self.model.compose({region: mu for region, (mu, _) in posterior.items()})
-        kl = sum(kl_to_standard_normal(mu, logvar).sum(dim=1).mean() for mu, logvar in posterior.values())
-        return _Terms(
-            shape=shape_loss(composed, self.shapes.vertices(rows), self.model),
-            parts=self._parsing(composed, rows),
-            kl=torch.as_tensor(kl),
-        )
-
-    def _parsing(self, composed: Tensor, rows: Rows) -> Tensor:
-        rendered = self.render_parts(composed, rows)
-        target = torch.as_tensor(self.target_masks[rows]).to(rendered)
-        if rendered.shape != target.shape:
-            raise ValueError(
-                f"render_parts returned {tuple(rendered.shape)} but the target masks are {tuple(target.shape)}: "
-                "both must be (B, H, W, 5)"
-            )
-        return parsing_loss(rendered, target, soften=self.soften, min_mask_px=self.min_mask_px)
-
-    def trained(self) -> list[nn.Module]:
-        modules: list[nn.Module] = [self.regressors, self.model.offset_regressor]
-        return [*modules, self.encode] if isinstance(self.encode, nn.Module) else modules
-
-
-def shape_loss(vertices: Tensor, target: Tensor, model: SegmentModel) -> Tensor:
-    """Squared vertex error in mm^2, mean over the vertices of each region, then over the six regions and the batch.
-
-    ``vertices`` and ``target`` are ``(B, V, 3)``. Regions count equally, or the many skin vertices would decide.
-    """
-    squared = (vertices - target.to(vertices)).square().sum(dim=-1)
-    return torch.stack([squared[:, model.layout.core(region)].mean() for region in REGIONS]).mean()
-
-
-def parsing_loss(
-    rendered: Tensor,
-    target: Tensor,
-    *,
-    soften: Callable[[Tensor], Tensor] | None = None,
-    min_mask_px: float = 20.0,
-) -> Tensor:
-    """Squared difference of softened part images over the target's pixel count, mean over photos (after NEO-3DF eq. 2).
-
-    Args:
-        rendered, target: ``(B, H, W, 5)``, 0 to 1.
-        soften: a linear map of ``(B, H, W, 5)`` to itself, such as a Gaussian blur.
-        min_mask_px: parts with a smaller target are left out for that photo.
-    """
-    visible = (target.sum(dim=(1, 2)) >= min_mask_px).to(target.dtype)
-    pixels = (target.sum(dim=(1, 2)) * visible).sum(dim=1)
-    difference = rendered - target
-    if soften is not None:
-        difference = soften(difference)  # linear: the difference of the softened images, at half the cost
-    squared = (difference.square().sum(dim=(1, 2)) * visible).sum(dim=1)
-    return (squared / pixels.clamp_min(1.0)).mean()
-
-
 def fine_tune(
-    model: SegmentModel,
+    model: LatentModel,
     regressors: ImageRegressors,
     encode: Callable[[Rows], Tensor],
     shapes: LinearShapes,
@@ -200,12 +117,17 @@ def fine_tune(
     soften: Callable[[Tensor], Tensor] | None = None,
     settings: FineTuneSettings | None = None,
     validation_rows: ArrayLike | None = None,
-    augmented: Callable[[Rows], Tensor] | None = None,
+    augmented: AugmentedEncodings | None = None,
 ) -> FineTuneReport:
     """Train the F_i, the offset regressor and the encoder on 3D shape and 2D parsing together (NEO-3DF eq. 2).
 
     ``L = lambda_shape * shape_loss + lambda_parts * parsing_loss + lambda_kl * KL``; decoders are frozen, faces are not
     blended. The networks are changed in place and left, in eval mode, at the epoch with the lowest validation loss.
+    A model of whole faces has no offset regressor; everything else is the same for it.
+
+    Where a ``torch.distributed`` group is initialised and every process calls this with the same arguments, they divide
+    each batch of ``settings.batch`` photos, and those of validation too, and come to what one process would, up to
+    rounding, all of them. Each encodes, renders and compares its own photos.
 
     Args:
         encode: rows ``(B,)`` to encodings ``(B, E)``. If it is a ``torch.nn.Module`` its parameters are trained too, in
@@ -217,26 +139,33 @@ def fine_tune(
             little each time. The faces stay what they are, so that shapes, poses and masks need no change.
 
     Raises:
-        ValueError: images and masks differ in shape, or the parsing term has no gradient to balance.
+        ValueError: the regressors are of another model, images and masks differ in shape, the parsing term has no
+            gradient to balance, or the processes have different arguments or outnumber the photos of a batch.
         FloatingPointError: the loss stops being finite.
     """
     settings = settings or FineTuneSettings()
-    started = time.perf_counter()
+    regressors.require_latents_of(model)
+    started, workers = time.perf_counter(), Workers.of_group()
+    require_rows_for_all(workers, settings.batch)
     train, held_out = split_rows(len(shapes), settings.validation_fraction, settings.seed, validation_rows)
-    problem = _Problem(
-        model, regressors, encode, shapes, render_parts, target_masks, soften, augmented or encode, settings.min_mask_px
+    require_same_training(workers, settings, model.layout, shapes, held_out)
+    shown = augmented or (lambda rows, own: encode(rows[own]))
+    problem = Problem(
+        model, regressors, encode, shapes, render_parts, target_masks, soften, shown, settings.min_mask_px
     )
     for module in problem.trained():
-        module.eval()
-    with frozen(model.vaes):
+        workers.equalise(module.eval())
+    for module in model.placers:
+        module.requires_grad_(True)  # train_baseline leaves all of a model frozen
+    with frozen(model.decoders):
         lambda_parts = settings.lambda_parts
         if lambda_parts is None:
-            lambda_parts = _balanced_weight(problem, train, settings)
-        history, best_epoch = _optimise(problem, train, held_out, settings, lambda_parts)
+            lambda_parts = workers.from_first(lambda: _balanced_weight(problem, train, settings))
+        history, best_epoch = _optimise(problem, train, held_out, settings, lambda_parts, workers)
     return FineTuneReport(lambda_parts, history, best_epoch, time.perf_counter() - started)
 
 
-def _balanced_weight(problem: _Problem, train: Rows, settings: FineTuneSettings) -> float:
+def _balanced_weight(problem: Problem, train: Rows, settings: FineTuneSettings) -> float:
     """Weight that makes the parsing gradient of all trained weights ``balance`` times as long as the shape gradient."""
     parameters = [p for module in problem.trained() for p in module.parameters() if p.requires_grad]
     shape_length = parts_length = 0.0
@@ -261,9 +190,15 @@ def _gradient_length(loss: Tensor, parameters: list[nn.Parameter]) -> float:
 
 
 def _optimise(
-    problem: _Problem, train: Rows, held_out: Rows, settings: FineTuneSettings, lambda_parts: float
+    problem: Problem,
+    train: Rows,
+    held_out: Rows,
+    settings: FineTuneSettings,
+    lambda_parts: float,
+    workers: Workers,
 ) -> tuple[list[dict[str, float | int | str]], int]:
-    heads = [*problem.regressors.parameters(), *problem.model.offset_regressor.parameters()]
+    """Adam on batches that the workers divide; leaves the networks, alike everywhere, at the best validation epoch."""
+    heads = [p for module in (problem.regressors, *problem.model.placers) for p in module.parameters()]
     groups = [{"params": heads, "lr": settings.lr}]
     if isinstance(problem.encode, nn.Module):
         groups.append({"params": list(problem.encode.parameters()), "lr": settings.encoder_lr})
@@ -271,22 +206,24 @@ def _optimise(
     schedule = cosine_with_warmup(optimiser, settings.epochs * -(-len(train) // settings.batch))
     generator = np.random.default_rng(settings.seed)
     random = torch.Generator().manual_seed(settings.seed)
+    batch_terms = workers.data_parallel(BatchTerms(problem), idle_weights=True)
 
-    best = _evaluate(problem, held_out, settings, lambda_parts)
+    best = _evaluate(problem, held_out, settings, lambda_parts, workers)
     history = [_entry(0, "validation", best)]
     best_epoch, best_states = 0, [copy.deepcopy(m.state_dict()) for m in problem.trained()]
     for epoch in range(1, settings.epochs + 1):
         losses = []
         for rows in _batches(train, settings.batch, generator):
-            terms = problem.training_terms(rows, settings.encoding_noise, random)
-            total = terms.total(settings, lambda_parts)
+            own, share = workers.part_of(len(rows))
+            terms = Terms(*batch_terms(rows, own, settings.encoding_noise, random))
+            total = settings.total(terms, lambda_parts)
             optimiser.zero_grad()
-            total.backward()
+            (workers.count * share * total).backward()  # gradients are averaged over the workers, and must be summed
             optimiser.step()
             schedule.step()
-            losses.append((len(rows), _numbers(terms, total)))
-        history.append(_entry(epoch, "train", _mean(losses)))
-        validation = _evaluate(problem, held_out, settings, lambda_parts)
+            losses.append((share * len(rows), _numbers(terms, total)))
+        history.append(_entry(epoch, "train", _mean(losses, workers)))
+        validation = _evaluate(problem, held_out, settings, lambda_parts, workers)
         history.append(_entry(epoch, "validation", validation))
         if validation.total < best.total:
             best, best_epoch = validation, epoch
@@ -295,19 +232,23 @@ def _optimise(
             break
     for module, state in zip(problem.trained(), best_states, strict=True):
         module.load_state_dict(state)
+        workers.equalise(module)
     return history, best_epoch
 
 
 @torch.no_grad()
-def _evaluate(problem: _Problem, rows: Rows, settings: FineTuneSettings, lambda_parts: float) -> FineTuneLoss:
+def _evaluate(
+    problem: Problem, rows: Rows, settings: FineTuneSettings, lambda_parts: float, workers: Workers
+) -> FineTuneLoss:
     losses = []
     for batch in np.split(rows, range(settings.batch, len(rows), settings.batch)):
-        terms = problem.terms(batch)
-        losses.append((len(batch), _numbers(terms, terms.total(settings, lambda_parts))))
-    return _mean(losses)
+        own, share = workers.part_of(len(batch))
+        terms = problem.terms(batch[own])
+        losses.append((share * len(batch), _numbers(terms, settings.total(terms, lambda_parts))))
+    return _mean(losses, workers)
 
 
-def _numbers(terms: _Terms, total: Tensor) -> FineTuneLoss:
+def _numbers(terms: Terms, total: Tensor) -> FineTuneLoss:
     return FineTuneLoss(
         require_finite(float(total.detach()), "the fine-tuning loss"),
         float(terms.shape.detach()),
@@ -316,9 +257,11 @@ def _numbers(terms: _Terms, total: Tensor) -> FineTuneLoss:
     )
 
 
-def _mean(losses: list[tuple[int, FineTuneLoss]]) -> FineTuneLoss:
-    counts = np.array([count for count, _ in losses], np.float64)
-    values = np.array([[loss.total, loss.shape, loss.parts, loss.kl] for _, loss in losses])
+def _mean(losses: list[tuple[float, FineTuneLoss]], workers: Workers) -> FineTuneLoss:
+    """The mean of the losses of all workers, each weighted by its number of photos."""
+    every = [entry for own in workers.from_each(losses) for entry in own]
+    counts = np.array([count for count, _ in every], np.float64)
+    values = np.array([[loss.total, loss.shape, loss.parts, loss.kl] for _, loss in every])
     total, shape, parts, kl = (counts @ values / counts.sum()).tolist()
     return FineTuneLoss(total, shape, parts, kl)
 

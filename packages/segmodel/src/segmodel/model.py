@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from segmodel._files import write_json, write_whole
+from segmodel._model_files import read_model, write_model
 from segmodel._subspace import coordinates
 from segmodel.blend import SeamBlender
 from segmodel.layout import PartLayout
 from segmodel.linear import LinearShapes, recentre
 from segmodel.offsets import OffsetRegressor
 from segmodel.parts import LABEL_IDS, PARTS, REGIONS
+from segmodel.pieces import FacePiece
 from segmodel.vae import PartVae
 
-FORMAT_VERSION = 1
 _CHUNK_ROWS = 8192
 
 
@@ -42,6 +39,8 @@ class SegmentModel(nn.Module):
 
     file_format: ClassVar[str] = "neo3df-segmodel"
     network_class: ClassVar[type[nn.Module]] = PartVae
+    recentred: ClassVar[tuple[str, ...]] = PARTS
+    """The regions whose shapes are re-centred, and placed by offsets."""
 
     _part_ids: Tensor
     _rest_ids: Tensor
@@ -100,6 +99,16 @@ class SegmentModel(nn.Module):
         return {region: self.vae(region).latent_std for region in REGIONS}
 
     @property
+    def decoders(self) -> nn.Module:
+        """The networks of the regions; no training of regressors changes them."""
+        return self.vaes
+
+    @property
+    def placers(self) -> Sequence[nn.Module]:
+        """What fine-tuning trains along with the image regressors: the offset regressor."""
+        return [self.offset_regressor]
+
+    @property
     def blender(self) -> SeamBlender:
         """The seam blender of :meth:`decode`; its sparse factor is computed at the first use."""
         if self._blender is None:
@@ -117,7 +126,7 @@ class SegmentModel(nn.Module):
             raise ValueError("vertices hold values that are not finite: drop those faces")
         own = {region: vertices[:, self.layout.vertices(region)] for region in REGIONS}
         return {
-            region: self.vae(region).encode(own[region] if region == "rest" else recentre(own[region])[0])[0]
+            region: self.vae(region).encode(recentre(own[region])[0] if region in self.recentred else own[region])[0]
             for region in REGIONS
         }
 
@@ -177,8 +186,15 @@ class SegmentModel(nn.Module):
         """Subspace coordinates ``(N, r)`` mm of a region of all faces, re-centred for a part."""
         self._check(shapes)
         own, vae = shapes.region(self.layout.vertices(region)), self.vae(region)
-        centres = None if region == "rest" else own.box_centres()
+        centres = own.box_centres() if region in self.recentred else None
         return coordinates(vae.mean, vae.basis, own, centres, torch.arange(len(shapes)).numpy())
+
+    def pieces_of(self, shapes: LinearShapes) -> dict[str, FacePiece]:
+        """The regions of all faces of a linear model, each decoded from its own latent."""
+        return {
+            region: FacePiece({region: dim}, self.vae(region), self.coordinates_of(shapes, region).to(self.device))
+            for region, dim in self.latent_dims.items()
+        }
 
     def box_centres_of(self, shapes: LinearShapes) -> Tensor:
         """True box centres (y, z) ``(N, 5, 2)`` mm of the parts of all faces, in PARTS order."""
@@ -194,28 +210,20 @@ class SegmentModel(nn.Module):
 
         The JSON names what :meth:`load` checks and says how the model was trained.
         """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        for name in ("labels", "faces", "template"):
-            tensors[f"layout.{name}"] = torch.from_numpy(getattr(self.layout, name)).clone()
-        write_whole(folder / "model.safetensors", save(tensors))
-        description = {
-            "format": self.file_format,
-            "format_version": FORMAT_VERSION,
-            "package_version": version("neo3df-segmodel"),
-            "units": "mm",
-            "topology_hash": self.layout.topology_hash,
-            "n_vertices": self.layout.n_vertices,
-            "n_faces": len(self.layout.faces),
-            "regions": list(REGIONS),
-            "label_ids": LABEL_IDS,
-            "latent_dims": self.latent_dims,
-            "radius_mm": self.radius_mm,
-            "n_solves": self.n_solves,
-            "training": self.training_record,
-        }
-        write_json(folder / "model.json", description)
+        write_model(
+            directory,
+            self.file_format,
+            "model",
+            self.layout,
+            self.state_dict(),
+            n_faces=len(self.layout.faces),
+            regions=list(REGIONS),
+            label_ids=LABEL_IDS,
+            latent_dims=self.latent_dims,
+            radius_mm=self.radius_mm,
+            n_solves=self.n_solves,
+            training=self.training_record,
+        )
 
     @classmethod
     def load(cls, directory: str | Path, topology_hash: str | None = None) -> Self:
@@ -229,32 +237,12 @@ class SegmentModel(nn.Module):
             ValueError: the files are of another format version, or the topology is not the expected one; the message
                 names both.
         """
-        folder = Path(directory)
-        for name in ("model.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name} does not exist: give a folder written by {cls.__name__}.save")
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        found = (description.get("format"), description.get("format_version"), description.get("units"))
-        if found != (cls.file_format, FORMAT_VERSION, "mm"):
-            raise ValueError(
-                f"{folder / 'model.json'} is of format, version, units {found}, "
-                f"{cls.__name__} reads ('{cls.file_format}', {FORMAT_VERSION}, 'mm'): train the model again"
-            )
-        stored = description["topology_hash"]
-        if topology_hash is not None and topology_hash != stored:
-            raise ValueError(
-                f"{folder} was trained on topology {stored} but topology {topology_hash} is asked for: "
-                "use the face model it was trained with"
-            )
-        tensors = load_file(folder / "model.safetensors")
-        layout = PartLayout.from_labels(*(tensors.pop(f"layout.{n}").numpy() for n in ("labels", "faces", "template")))
-        if layout.topology_hash != stored:
-            raise ValueError(f"{folder}: model.json names topology {stored}, the weights hold {layout.topology_hash}")
-        state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+        stored = read_model(directory, cls.__name__, "model", {"format": cls.file_format}, topology_hash)
+        description, state = stored.description, stored.state
         dims = description["latent_dims"]
         vaes = {r: cls.network_class(state[f"vaes.{r}.mean"], state[f"vaes.{r}.basis"], dims[r]) for r in REGIONS}
         model = cls(
-            layout,
+            stored.layout,
             cast(dict[str, PartVae], vaes),
             OffsetRegressor(dims["rest"]),
             radius_mm=description["radius_mm"],

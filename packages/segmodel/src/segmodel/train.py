@@ -20,7 +20,14 @@ from segmodel._optimise import require_finite, split_rows
 from segmodel._stack import StackedFit, VaeStack, pad_stack
 from segmodel._subspace import ShapePenalty, Subspace, coordinates, fit_subspace, shape_penalty, smoothness_factor
 from segmodel._vae_training import StackedFaces, VaeTraining
-from segmodel.checkpoint import TrainingIdentity, data_sha256, layout_sha256, load_checkpoint, save_checkpoint
+from segmodel.checkpoint import (
+    TrainingIdentity,
+    data_sha256,
+    layout_sha256,
+    load_checkpoint,
+    require_agreement,
+    save_checkpoint,
+)
 from segmodel.layout import PartLayout
 from segmodel.linear import LinearShapes
 from segmodel.model import SegmentModel
@@ -120,7 +127,7 @@ def train_segment_vaes(
     require_rows_for_all(workers, settings.batch)
     train, held_out = split_rows(len(shapes), settings.validation_fraction, settings.seed, validation_rows)
     identity = TrainingIdentity(settings.as_json(), layout_sha256(layout), data_sha256(shapes, held_out))
-    _require_agreement(identity, workers)
+    require_agreement(identity, workers)
     saved = workers.from_first(lambda: None if checkpoint is None else load_checkpoint(Path(checkpoint), identity))
 
     centres = {part: shapes.region(layout.vertices(part)).box_centres() for part in PARTS}
@@ -159,16 +166,6 @@ def train_segment_vaes(
     model = SegmentModel(layout, trained, offsets, training_record=record).eval()
     held_out_mm = {region: [epoch[i] for epoch in training.held_out_mm] for i, region in enumerate(regions)}
     return model, VaeReport(quality, training.history, time.perf_counter() - started, settings.init, held_out_mm)
-
-
-def _require_agreement(identity: TrainingIdentity, workers: Workers) -> None:
-    """Raise ValueError, on every process, when one of them has other faces or settings."""
-    for rank, other in enumerate(workers.from_each(vars(identity))):
-        if words := identity.differences(other):
-            raise ValueError(
-                f"process {rank} does not train what process {workers.rank} does ({'; '.join(words)}): "
-                "give all of them the same faces, labels and settings"
-            )
 
 
 def _fresh(

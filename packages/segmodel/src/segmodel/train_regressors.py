@@ -10,25 +10,28 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from segmodel._distributed import Workers, require_rows_for_all
 from segmodel._optimise import cosine_with_warmup, frozen, require_finite, split_rows
+from segmodel.checkpoint import require_same_training
 from segmodel.linear import LinearShapes
-from segmodel.model import SegmentModel
-from segmodel.parts import REGIONS
+from segmodel.pieces import FacePiece, LatentModel
 from segmodel.regressors import ImageRegressors
-from segmodel.vae import PartVae, kl_to_standard_normal, reparameterise
+from segmodel.vae import kl_to_standard_normal, reparameterise
 
 
 @dataclass(frozen=True)
 class RegressorSettings:
-    """Training of the F_i: Adam with decoupled weight decay and a cosine, early stop per region.
+    """Training of the F_i: Adam with decoupled weight decay and a cosine, early stop per piece.
+
+    A piece is what the model decodes at once: a region of a part model, the whole face of a model without parts.
 
     ``init="ridge"`` starts every F_i at the ridge regression of the true shapes' latents, which a few hundred photos
     determine well; ``"mean"`` at the mean latent, with random hidden layers, as in the paper. ``lr=None`` is 3e-4 and
     1e-3 respectively.
     ``lambda_kl`` weighs the KL (nats) against squared vertex errors summed over vertices (mm^2), 0.01 in the paper.
-    ``patience``: stop when no region improved on the validation faces for that many epochs.
+    ``patience``: stop when no piece improved on the validation faces for that many epochs.
     """
 
     init: str = "ridge"
@@ -49,10 +52,10 @@ class RegressorSettings:
 
 @dataclass(frozen=True)
 class RegressorQuality:
-    """Validation error of one region in mm RMS over faces and vertices, parts re-centred.
+    """Validation error of one piece in mm RMS over faces and vertices, parts re-centred where the model does so.
 
     ``rms_mm`` of the regressor, ``mean_face_rms_mm`` of answering the training faces' mean, ``autoencoder_rms_mm`` of
-    the VAE given the true shape (a floor). ``epoch`` is the one kept; 0 means that training did not
+    encoding and decoding the true shape (a floor). ``epoch`` is the one kept; 0 means that training did not
     improve on the start.
     """
 
@@ -64,7 +67,7 @@ class RegressorQuality:
 
 @dataclass(frozen=True)
 class RegressorReport:
-    """Quality per region, mean training loss per epoch, and wall seconds."""
+    """Quality per piece (a region, or "face"), mean training loss per epoch, and wall seconds."""
 
     regions: dict[str, RegressorQuality]
     history: list[float]
@@ -72,23 +75,20 @@ class RegressorReport:
 
 
 @dataclass(frozen=True)
-class _Target:
-    """Subspace coordinates ``(N, r)`` of one region of all faces, and its frozen decoder."""
+class _Data:
+    """Encodings ``(N, E)``, what each face is in pieces, and which rows train and which validate."""
 
-    vae: PartVae
-    coordinates: Tensor
+    encodings: Tensor
+    pieces: Mapping[str, FacePiece]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
 
-    @torch.no_grad()
-    def latents(self, rows: NDArray[np.int64]) -> Tensor:
-        return self.vae.encode_coordinates(self.coordinates[rows])[0]
-
-    def rms_mm(self, predicted: Tensor, rows: NDArray[np.int64]) -> float:
-        squared = (predicted - self.coordinates[rows]).double().square().sum(dim=1)
-        return float((squared.mean() / self.vae.n_vertices).sqrt())
+    def true_latents(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        return {name: z for piece in self.pieces.values() for name, z in piece.true_latents(rows).items()}
 
 
 def train_image_regressors(
-    model: SegmentModel,
+    model: LatentModel,
     encodings: ArrayLike | Tensor,
     shapes: LinearShapes,
     settings: RegressorSettings | None = None,
@@ -96,27 +96,37 @@ def train_image_regressors(
 ) -> tuple[ImageRegressors, RegressorReport]:
     """Train the F_i on cached ``encodings (N, E)`` of the faces ``shapes`` (N rows), decoders frozen (NEO-3DF 3.3).
 
-    The loss is the squared error of the decoded, re-centred region plus ``lambda_kl`` times the KL. Each region keeps
-    its own best epoch on the validation rows. The error is measured inside the decoders' subspace, exactly the
-    vertex error when ``shapes`` come from the linear model the VAEs were trained on.
+    There is one F_i for each of ``model.latent_dims``; their answers go into ``model.decode`` as they are. The loss is
+    the squared error of what is decoded plus ``lambda_kl`` times the KL. In a
+    :class:`segmodel.model.SegmentModel` that is one region per latent, re-centred, and each keeps its own best epoch on
+    the validation rows; in a :class:`segmodel.baselines.whole.WholeFaceModel` it is the whole face from all latents
+    together, with one best epoch. The error is measured inside the decoders' subspace, exactly the vertex error when
+    ``shapes`` come from the linear model the decoders were trained on.
+
+    Where a ``torch.distributed`` group is initialised and every process calls this with the same arguments, they divide
+    each batch of ``settings.batch`` faces and come to what one process would, up to rounding, all of them. The first
+    one's encodings count, for those of several machines may differ in their last digits.
 
     Raises:
-        ValueError: encodings and shapes differ in length, or values are not finite.
+        ValueError: encodings and shapes differ in length, values are not finite, or the processes have different
+            arguments or outnumber the faces of a batch.
         FloatingPointError: the loss stops being finite.
     """
     settings = settings or RegressorSettings()
-    started = time.perf_counter()
-    inputs = _check_encodings(encodings, len(shapes)).to(model.device)
+    started, workers = time.perf_counter(), Workers.of_group()
+    require_rows_for_all(workers, settings.batch)
     train, held_out = split_rows(len(shapes), settings.validation_fraction, settings.seed, validation_rows)
-    targets = {r: _Target(model.vae(r), model.coordinates_of(shapes, r).to(model.device)) for r in REGIONS}
-    with torch.random.fork_rng(devices=[]), frozen(model):
+    require_same_training(workers, settings, model.layout, shapes, held_out)
+    inputs = workers.from_first(lambda: _check_encodings(encodings, len(shapes))).to(model.device)
+    data = _Data(inputs, model.pieces_of(shapes), train, held_out)
+    with torch.random.fork_rng(devices=[]), frozen(model.decoders):
         torch.manual_seed(settings.seed)
         regressors = ImageRegressors(inputs.shape[1], model.latent_dims, settings.dropout).to(model.device)
         regressors.standardise_for(inputs[train], model)
         if settings.init == "ridge":
-            regressors.start_at_ridge(inputs[train], {r: t.latents(train) for r, t in targets.items()})
-        best_epoch, history = _optimise(regressors, inputs, targets, train, held_out, settings)
-    quality = _quality(regressors, inputs, targets, train, held_out, best_epoch)
+            regressors.start_at_ridge(inputs[train], data.true_latents(train))
+        best_epoch, history = _optimise(regressors, data, settings, workers)
+    quality = workers.from_first(lambda: _quality(regressors, data, best_epoch))
     return regressors, RegressorReport(quality, history, time.perf_counter() - started)
 
 
@@ -131,90 +141,96 @@ def _check_encodings(encodings: ArrayLike | Tensor, n_rows: int) -> Tensor:
     return values
 
 
+class _BatchLoss(nn.Module):
+    """The mean loss of a batch, as a module: what is wrapped to average gradients over processes is its forward."""
+
+    def __init__(self, regressors: ImageRegressors, data: _Data, lambda_kl: float) -> None:
+        super().__init__()
+        self.regressors = regressors
+        self._data, self._lambda_kl = data, lambda_kl
+
+    def forward(self, rows: Tensor, own: slice) -> Tensor:
+        """Loss of the ``own`` rows of a batch; what is random is drawn for all of them."""
+        posterior = self.regressors.posterior(self._data.encodings[rows], own)
+        mus, logvars = ({name: values[i] for name, values in posterior.items()} for i in (0, 1))
+        loss = torch.zeros(())
+        for piece in self._data.pieces.values():
+            mu, logvar = piece.joined(mus), piece.joined(logvars)
+            noise = torch.randn(len(rows), mu.shape[1], device=mu.device)[own]
+            decoded = piece.network.decode_coordinates(reparameterise(mu, logvar, noise))
+            fit = piece.difference(decoded, rows[own]).square().sum(dim=1)
+            loss = loss + (fit + self._lambda_kl * kl_to_standard_normal(mu, logvar).sum(dim=1)).mean()
+        return loss
+
+
 def _optimise(
-    regressors: ImageRegressors,
-    inputs: Tensor,
-    targets: Mapping[str, _Target],
-    train: NDArray[np.int64],
-    held_out: NDArray[np.int64],
-    settings: RegressorSettings,
+    regressors: ImageRegressors, data: _Data, settings: RegressorSettings, workers: Workers
 ) -> tuple[dict[str, int], list[float]]:
-    """Train all F_i side by side; leave each at its best validation epoch and return those with the loss history."""
+    """Train all F_i side by side; leave those of each piece at its best epoch and return these with the loss history.
+
+    Every worker draws the same numbers and decides by the first one's validation.
+    """
     lr = settings.lr if settings.lr is not None else (3e-4 if settings.init == "ridge" else 1e-3)
     optimiser = torch.optim.AdamW(regressors.parameters(), lr=lr, weight_decay=settings.weight_decay, fused=True)
-    schedule = cosine_with_warmup(optimiser, settings.epochs * -(-len(train) // settings.batch))
-    rows = torch.from_numpy(train)
-    best = _validate(regressors, inputs, targets, held_out)
-    best_epoch = dict.fromkeys(REGIONS, 0)
-    best_state = {region: copy.deepcopy(regressors.heads[region].state_dict()) for region in REGIONS}
+    schedule = cosine_with_warmup(optimiser, settings.epochs * -(-len(data.train) // settings.batch))
+    batch_loss = workers.data_parallel(_BatchLoss(regressors, data, settings.lambda_kl))
+    rows = torch.from_numpy(data.train)
+    best = workers.from_first(lambda: _validate(regressors, data))
+    best_epoch = dict.fromkeys(data.pieces, 0)
+    best_state = {piece: _state(regressors, data, piece) for piece in data.pieces}
     history: list[float] = []
     for epoch in range(1, settings.epochs + 1):
         regressors.train()
         total = 0.0
         for batch in rows[torch.randperm(len(rows))].split(settings.batch):
-            loss = _loss(
-                regressors, inputs[batch], {r: t.coordinates[batch] for r, t in targets.items()}, targets, settings
-            )
+            own, share = workers.part_of(len(batch))
+            loss = share * batch_loss(batch, own)
             optimiser.zero_grad()
-            loss.backward()
+            (workers.count * loss).backward()  # the gradients are averaged over the processes, and have to be summed
             optimiser.step()
             schedule.step()
             total += float(loss.detach()) * len(batch)
-        history.append(require_finite(total / len(rows), f"the regressor loss of epoch {epoch}"))
-        for region, score in _validate(regressors, inputs, targets, held_out).items():
-            if score < best[region]:
-                best[region], best_epoch[region] = score, epoch
-                best_state[region] = copy.deepcopy(regressors.heads[region].state_dict())
+        mean = sum(workers.from_each(total)) / len(rows)
+        history.append(require_finite(mean, f"the regressor loss of epoch {epoch}"))
+        for piece, score in workers.from_first(lambda: _validate(regressors, data)).items():
+            if score < best[piece]:
+                best[piece], best_epoch[piece] = score, epoch
+                best_state[piece] = _state(regressors, data, piece)
         if epoch - max(best_epoch.values()) >= settings.patience:
             break
-    for region in REGIONS:
-        regressors.heads[region].load_state_dict(best_state[region])
-    regressors.eval()
+    for state in best_state.values():
+        regressors.load_state_dict(state, strict=False)
+    workers.equalise(regressors.eval())
     return best_epoch, history
 
 
-def _loss(
-    regressors: ImageRegressors,
-    encodings: Tensor,
-    wanted: Mapping[str, Tensor],
-    targets: Mapping[str, _Target],
-    settings: RegressorSettings,
-) -> Tensor:
-    loss = torch.zeros(())
-    for region, (mu, logvar) in regressors.posterior(encodings).items():
-        sample = reparameterise(mu, logvar, torch.randn_like(mu))
-        decoded = targets[region].vae.decode_coordinates(sample)
-        fit = (decoded - wanted[region]).square().sum(dim=1)
-        loss = loss + (fit + settings.lambda_kl * kl_to_standard_normal(mu, logvar).sum(dim=1)).mean()
-    return loss
+def _state(regressors: ImageRegressors, data: _Data, piece: str) -> dict[str, Tensor]:
+    """A copy of the weights of the heads that answer the latents of a piece."""
+    heads = tuple(f"heads.{name}." for name in data.pieces[piece].latent_dims)
+    return {name: copy.deepcopy(t) for name, t in regressors.state_dict().items() if name.startswith(heads)}
 
 
 @torch.no_grad()
-def _validate(
-    regressors: ImageRegressors, inputs: Tensor, targets: Mapping[str, _Target], rows: NDArray[np.int64]
-) -> dict[str, float]:
-    latents = regressors.eval()(inputs[rows])
-    return {r: t.rms_mm(t.vae.decode_coordinates(latents[r]), rows) for r, t in targets.items()}
+def _validate(regressors: ImageRegressors, data: _Data) -> dict[str, float]:
+    """Validation error of each piece, mm."""
+    latents = regressors.eval()(data.encodings[data.held_out])
+    return {
+        name: piece.rms_mm(piece.network.decode_coordinates(piece.joined(latents)), data.held_out)
+        for name, piece in data.pieces.items()
+    }
 
 
 @torch.no_grad()
-def _quality(
-    regressors: ImageRegressors,
-    inputs: Tensor,
-    targets: Mapping[str, _Target],
-    train: NDArray[np.int64],
-    held_out: NDArray[np.int64],
-    best_epoch: Mapping[str, int],
-) -> dict[str, RegressorQuality]:
-    errors = _validate(regressors, inputs, targets, held_out)
+def _quality(regressors: ImageRegressors, data: _Data, best_epoch: Mapping[str, int]) -> dict[str, RegressorQuality]:
+    errors = _validate(regressors, data)
     result = {}
-    for region, target in targets.items():
-        mean_face = target.coordinates[train].mean(dim=0, keepdim=True)
-        own_latents = target.latents(held_out)
-        result[region] = RegressorQuality(
-            rms_mm=require_finite(errors[region], "the validation error"),
-            mean_face_rms_mm=target.rms_mm(mean_face, held_out),
-            autoencoder_rms_mm=target.rms_mm(target.vae.decode_coordinates(own_latents), held_out),
-            epoch=best_epoch[region],
+    for name, piece in data.pieces.items():
+        mean_face = piece.coordinates[data.train].mean(dim=0, keepdim=True)
+        own = piece.joined(piece.true_latents(data.held_out))
+        result[name] = RegressorQuality(
+            rms_mm=require_finite(errors[name], "the validation error"),
+            mean_face_rms_mm=piece.rms_mm(mean_face, data.held_out),
+            autoencoder_rms_mm=piece.rms_mm(piece.network.decode_coordinates(own), data.held_out),
+            epoch=best_epoch[name],
         )
     return result

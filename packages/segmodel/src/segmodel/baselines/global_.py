@@ -10,13 +10,10 @@ from torch import Tensor
 
 from segmodel._subspace import coordinates
 from segmodel.baselines.pca import PcaNetwork
-from segmodel.baselines.whole import WholeFaceModel
+from segmodel.baselines.whole import FACE, WholeFaceModel
 from segmodel.layout import PartLayout
 from segmodel.linear import LinearShapes
 from segmodel.vae import PartVae
-
-FACE = "face"
-"""The name of the one latent of a global model."""
 
 
 class GlobalModel(WholeFaceModel):

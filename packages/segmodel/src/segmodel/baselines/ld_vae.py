@@ -162,3 +162,7 @@ class LdVae(WholeFaceModel):
     def coordinates_of(self, shapes: LinearShapes) -> Tensor:
         """Coordinates ``(N, r)`` of the swap space."""
         return cast(LdNetwork, self._network).space.coordinates_of(shapes)
+
+    def metric(self) -> Tensor:
+        """The metric of the swap space, whose coordinates are standardised."""
+        return cast(LdNetwork, self._network).space.metric()

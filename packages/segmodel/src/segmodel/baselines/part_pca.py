@@ -1,6 +1,12 @@
 """Part PCA: the linear rival that shares everything of the part model but its networks (after PB-3DMM)."""
 
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
 from segmodel.baselines.pca import PcaNetwork
+from segmodel.linear import LinearShapes
 from segmodel.model import SegmentModel
 
 
@@ -14,3 +20,22 @@ class PartPca(SegmentModel):
 
     file_format = "neo3df-part-pca"
     network_class = PcaNetwork
+
+
+class AbsolutePartPca(PartPca):
+    """Part PCA of shapes that stay where they are: no part is re-centred, and nothing places it (NEO-3DF figure 7).
+
+    The same numbers of components, the same blending. The offsets are zero and stay zero in fine-tuning.
+    """
+
+    file_format = "neo3df-part-pca-absolute"
+    recentred = ()
+
+    @property
+    def placers(self) -> Sequence[nn.Module]:
+        """Nothing: a part's own latent says where it is."""
+        return []
+
+    def box_centres_of(self, shapes: LinearShapes) -> Tensor:
+        """Zeros ``(N, 5, 2)``: nothing is taken off the parts."""
+        return torch.zeros_like(super().box_centres_of(shapes))

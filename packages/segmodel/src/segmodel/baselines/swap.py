@@ -113,6 +113,12 @@ class SwapSpace(nn.Module):
         shift = torch.cat([basis.T @ origin[ids].flatten() for ids, basis in blocks])
         return (shapes.coefficients.double() @ mapping.T + shift).float()
 
+    def metric(self) -> Tensor:
+        """``M (r, r)``, lower triangular: errors e in coordinates are, as ``e @ M``, as long as those in mm."""
+        std = self.std.double().view(-1, 3)
+        scaled = [std[ids].flatten()[:, None] * basis.double() for ids, basis in self.sets]
+        return torch.block_diag(*(torch.linalg.cholesky(block.T @ block) for block in scaled)).float()
+
     def smoothness(self, layout: PartLayout) -> Tensor:
         """``G (r, r)`` with ``u @ G @ u`` the sum over vertices of the squared Laplacian ``|(Lambda x)_v|^2``.
 

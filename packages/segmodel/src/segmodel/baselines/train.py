@@ -17,12 +17,12 @@ from segmodel._optimise import split_rows
 from segmodel._stack import StackedFit, VaeStack
 from segmodel._subspace import coordinates, fit_subspace, smoothness_factor
 from segmodel._vae_training import StackedFaces, VaeTraining
-from segmodel.baselines.global_ import FACE, GlobalPca, GlobalVae
+from segmodel.baselines.global_ import GlobalPca, GlobalVae
 from segmodel.baselines.ld_vae import LdVae
-from segmodel.baselines.part_pca import PartPca
+from segmodel.baselines.part_pca import AbsolutePartPca, PartPca
 from segmodel.baselines.pca import PcaNetwork
 from segmodel.baselines.train_ld import History, SwapSettings, train_ld_network
-from segmodel.baselines.whole import WholeFaceModel
+from segmodel.baselines.whole import FACE, WholeFaceModel
 from segmodel.layout import PartLayout
 from segmodel.linear import LinearShapes
 from segmodel.offsets import OffsetRegressor
@@ -220,18 +220,27 @@ def _train_ld_vae(faces: _Faces, settings: BaselineSettings, on_progress: OnProg
 
 
 def _train_part_pca(faces: _Faces, settings: BaselineSettings, on_progress: OnProgress | None) -> _Trained:
-    networks, centres = {}, []
-    for region, dim in settings.dims.items():
-        own = faces.shapes.region(faces.layout.vertices(region))
-        boxes = own.box_centres() if region in PARTS else None
-        networks[region] = PcaNetwork.for_subspace(fit_subspace(own, boxes, faces.train), dim)
-        mean, basis = networks[region].mean, networks[region].basis
-        _note_latents(networks[region], coordinates(mean, basis, own, boxes, faces.train))
-        centres += [] if boxes is None else [boxes[faces.train].mean(dim=0)]
-    offsets = OffsetRegressor(settings.rest_dim, torch.stack(centres))
-    model = PartPca(faces.layout, cast(Mapping[str, PartVae], networks), offsets)
+    boxes = {part: faces.shapes.region(faces.layout.vertices(part)).box_centres() for part in PARTS}
+    centres = torch.stack([boxes[part][faces.train].mean(dim=0) for part in PARTS])
+    model = PartPca(faces.layout, _part_networks(faces, settings, boxes), OffsetRegressor(settings.rest_dim, centres))
     train_offset_regressor(model, faces.shapes, OffsetSettings(seed=settings.seed), faces.held_out)
     return model, {}
+
+
+def _train_absolute_part_pca(faces: _Faces, settings: BaselineSettings, on_progress: OnProgress | None) -> _Trained:
+    networks = _part_networks(faces, settings, {})
+    return AbsolutePartPca(faces.layout, networks, OffsetRegressor(settings.rest_dim)), {}
+
+
+def _part_networks(faces: _Faces, settings: BaselineSettings, boxes: Mapping[str, Tensor]) -> Mapping[str, PartVae]:
+    """PCA of each region, its shapes less their box centres ``(N, 2)`` where ``boxes`` has them."""
+    networks = {}
+    for region, dim in settings.dims.items():
+        own, centres = faces.shapes.region(faces.layout.vertices(region)), boxes.get(region)
+        network = PcaNetwork.for_subspace(fit_subspace(own, centres, faces.train), dim)
+        _note_latents(network, coordinates(network.mean, network.basis, own, centres, faces.train))
+        networks[region] = network
+    return cast(Mapping[str, PartVae], networks)
 
 
 @torch.no_grad()
@@ -250,11 +259,13 @@ _TRAINERS: dict[str, _Trainer] = {
     "global-vae": _train_global_vae,
     "ld-vae": _train_ld_vae,
     "part-pca": _train_part_pca,
+    "part-pca-absolute": _train_absolute_part_pca,
 }
 BASELINES: dict[str, type[WholeFaceModel] | type[PartPca]] = {
     "global-pca": GlobalPca,
     "global-vae": GlobalVae,
     "ld-vae": LdVae,
     "part-pca": PartPca,
+    "part-pca-absolute": AbsolutePartPca,
 }
 """The baselines by name."""

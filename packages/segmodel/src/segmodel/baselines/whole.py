@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, cast
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from segmodel._files import write_json, write_whole
+from segmodel._model_files import read_model, write_model
 from segmodel.layout import PartLayout
 from segmodel.linear import LinearShapes
+from segmodel.pieces import CoordinateNetwork, FacePiece
 
-FORMAT_VERSION = 1
+FACE = "face"
+"""The name of the whole face, and of the one latent of a global model."""
+
 _CHUNK_ROWS = 8192
-_LAYOUT = ("labels", "faces", "template")
 
 
-class FaceNetwork(Protocol):
+class FaceNetwork(CoordinateNetwork, Protocol):
     """Encoder and decoder of faces ``(B, V, 3)`` mm and of their coordinates ``(B, r)`` in the network's subspace."""
 
     latent_dim: int
@@ -34,9 +33,6 @@ class FaceNetwork(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Vertices of ``latents (B, D)``."""
-
-    def encode_coordinates(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean and log-variance, each ``(B, D)``."""
 
 
 class WholeFaceModel(nn.Module):
@@ -69,6 +65,10 @@ class WholeFaceModel(nn.Module):
     def coordinates_of(self, shapes: LinearShapes) -> Tensor:
         """Coordinates ``(N, r)``, in the network's subspace, of all faces of a linear model."""
 
+    def metric(self) -> Tensor | None:
+        """``(r, r)``: errors in coordinates times this are as long as vertex errors in mm; None where they are."""
+        return None
+
     @property
     def network(self) -> FaceNetwork:
         """Encoder and decoder."""
@@ -94,6 +94,16 @@ class WholeFaceModel(nn.Module):
         """Standard deviation ``(D,)`` of mu over the training faces, by name."""
         return self._split(self.network.latent_std)
 
+    @property
+    def decoders(self) -> nn.Module:
+        """The network; no training of regressors changes it."""
+        return self._network
+
+    @property
+    def placers(self) -> Sequence[nn.Module]:
+        """Nothing has to be placed."""
+        return []
+
     def encode(self, vertices: Tensor) -> dict[str, Tensor]:
         """Latents mu ``{name: (B, D)}`` of neutral faces ``(B, V, 3)`` mm."""
         if vertices.ndim != 3 or vertices.shape[1:] != (self.layout.n_vertices, 3):
@@ -117,33 +127,35 @@ class WholeFaceModel(nn.Module):
             raise ValueError(f"latents lack {', '.join(missing)}: give one (B, D) tensor for each")
         return self.network.decode(torch.cat([latents[name] for name in self._dims], dim=-1))
 
+    def compose(self, latents: Mapping[str, Tensor], offsets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The faces of :meth:`decode`, twice: nothing was put together, so there is no other rest."""
+        faces = self.decode(latents, offsets)
+        return faces, faces
+
+    def pieces_of(self, shapes: LinearShapes) -> dict[str, FacePiece]:
+        """The whole of all faces of a linear model, decoded from all latents together."""
+        self._check(shapes)
+        coordinates = self.coordinates_of(shapes).to(self.device)
+        return {FACE: FacePiece(self.latent_dims, self.network, coordinates, self.metric())}
+
     @torch.no_grad()
     def latents_of(self, shapes: LinearShapes) -> dict[str, Tensor]:
         """Latents mu ``{name: (N, D)}`` of all faces of a linear model, without building their meshes."""
-        if shapes.n_vertices != self.layout.n_vertices:
-            raise ValueError(f"shapes have {shapes.n_vertices} vertices, this model has {self.layout.n_vertices}")
+        self._check(shapes)
         chunks = self.coordinates_of(shapes).to(self.device).split(_CHUNK_ROWS)
         return self._split(torch.cat([self.network.encode_coordinates(chunk)[0] for chunk in chunks]).cpu())
 
     def save(self, directory: str | Path) -> None:
         """Write ``model.safetensors`` and ``model.json`` into ``directory`` (created if needed), the JSON last."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = self._network.state_dict()
-        tensors = {f"network.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        tensors |= {f"layout.{name}": torch.from_numpy(getattr(self.layout, name)).clone() for name in _LAYOUT}
-        write_whole(folder / "model.safetensors", save(tensors))
-        description = {
-            "format": "neo3df-baseline",
-            "format_version": FORMAT_VERSION,
-            "package_version": version("neo3df-segmodel"),
-            "kind": self.kind,
-            "units": "mm",
-            "topology_hash": self.layout.topology_hash,
-            "n_vertices": self.layout.n_vertices,
-            "latent_dims": self.latent_dims,
-        }
-        write_json(folder / "model.json", description)
+        write_model(
+            directory,
+            "neo3df-baseline",
+            "network",
+            self.layout,
+            self._network.state_dict(),
+            kind=self.kind,
+            latent_dims=self.latent_dims,
+        )
 
     @classmethod
     def load(cls, directory: str | Path, topology_hash: str | None = None) -> Self:
@@ -156,27 +168,16 @@ class WholeFaceModel(nn.Module):
             FileNotFoundError: a file is missing.
             ValueError: the files hold another kind of model, are of another version, or of another topology.
         """
-        folder = Path(directory)
-        for name in ("model.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name} does not exist: give a folder written by {cls.__name__}.save")
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        found = tuple(description.get(key) for key in ("format", "format_version", "kind", "units"))
-        expected = ("neo3df-baseline", FORMAT_VERSION, cls.kind, "mm")
-        if found != expected:
-            raise ValueError(f"{folder / 'model.json'} is {found}, {cls.__name__} reads {expected}: train it again")
-        stored = description["topology_hash"]
-        if topology_hash is not None and topology_hash != stored:
-            raise ValueError(
-                f"{folder} was trained on topology {stored} but topology {topology_hash} is asked for: "
-                "use the face model it was trained with"
-            )
-        tensors = load_file(folder / "model.safetensors")
-        layout = PartLayout.from_labels(*(tensors.pop(f"layout.{name}").numpy() for name in _LAYOUT))
-        state = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
-        network = cls.network_for(layout, state, description["latent_dims"])
-        network.load_state_dict(state)
-        return cls(layout, network, description["latent_dims"]).eval()
+        expected = {"format": "neo3df-baseline", "kind": cls.kind}
+        stored = read_model(directory, cls.__name__, "network", expected, topology_hash)
+        dims = stored.description["latent_dims"]
+        network = cls.network_for(stored.layout, stored.state, dims)
+        network.load_state_dict(stored.state)
+        return cls(stored.layout, network, dims).eval()
+
+    def _check(self, shapes: LinearShapes) -> None:
+        if shapes.n_vertices != self.layout.n_vertices:
+            raise ValueError(f"shapes have {shapes.n_vertices} vertices, this model has {self.layout.n_vertices}")
 
     def _split(self, values: Tensor) -> dict[str, Tensor]:
         return dict(zip(self._dims, values.split(list(self._dims.values()), dim=-1), strict=True))
