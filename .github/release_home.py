@@ -1,4 +1,4 @@
-"""Which distribution a release tag names: python .github/release_home.py arap-diff-0.1.0 prints its folder and its tests.
+"""Which distribution a release tag names: python .github/release_home.py arap-diff-0.1.0 prints its folder and tests.
 
 Ends with status 1 where no distribution has that name, or it has another version.
 """

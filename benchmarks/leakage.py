@@ -29,7 +29,7 @@ from torch import Tensor
 
 from dataset_builder import FaceModel, load_face_model
 from editing import REGIONS, MeasurementLandmarks
-from flows.edit_reach import EditMethod, EditReach, Surroundings, control_maps, edit_reach, measured_faces
+from flows.comparison.edit_reach import EditMethod, EditReach, Surroundings, control_maps, edit_reach, measured_faces
 from segmodel import (
     BaselineReport,
     BaselineSettings,

@@ -6,8 +6,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from flows.edit_figures import HEAT, SoftLight, cropped
-from flows.edit_reach import SIGMA, EditMethod, Surroundings
+from flows.comparison.edit_figures import HEAT, SoftLight, cropped
+from flows.comparison.edit_reach import SIGMA, EditMethod, Surroundings
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

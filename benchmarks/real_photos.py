@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from dataset_builder import CropTransform, crop_labels, read_photos
 from fitting import Camera, PartOverlap, part_iou, render_labels
 from fitting.targets import MIN_AREA
-from flows.confidence import interval
 from flows.config import RunConfig, load_config
 from flows.contracts import PARTS
 from flows.pipeline import Pipeline, PlainRunner
+from flows.report.confidence import interval
 from flows.run_data import load_faces, validation_faces
 from flows.run_model import Pose, load_part_face_model
 from flows.sources import distinct_names, list_photos

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from editing import ControllerMap, FaceEditor, MeasurementLandmarks, part_colours
 
+from .comparison.method_rows import LabelImages, Method
 from .contracts import PARTS
 from .face_editor import editor_of
 from .face_file import state_of
-from .method_rows import LabelImages, Method
 from .methods import ESTIMATED, FINE_TUNED, GLOBAL_3DMM, MEAN_FACE, OURS, method_name
 from .pictures import Rgb, Studio, difference, heat_colours, jpeg_bytes, montage, overlay, png_bytes
 from .run_model import PartFaceModel

@@ -10,11 +10,9 @@ from torch import Tensor
 from editing import ControllerMap, MeasurementLandmarks
 from segmodel import LinearShapes, SegmentModel, box_centres, load_baseline
 
-from ..contracts import PARTS, REGIONS
-from ..controller_table import read_controllers
-from ..edit_captions import cumulative_caption, nose_caption, reach_caption, three_controls_caption
-from ..edit_figures import COLUMNS, EditPictures
-from ..edit_reach import (
+from ..comparison.edit_captions import cumulative_caption, nose_caption, reach_caption, three_controls_caption
+from ..comparison.edit_figures import COLUMNS, EditPictures
+from ..comparison.edit_reach import (
     SIGMA,
     Decoder,
     EditMethod,
@@ -24,12 +22,14 @@ from ..edit_reach import (
     edit_reach,
     measured_faces,
 )
-from ..edit_sequence import EditPlan, Stillness, edited_in_steps, stillness
+from ..comparison.edit_sequence import EditPlan, Stillness, edited_in_steps, stillness
+from ..comparison.nose_ablation import NoseEdit, nose_edits
+from ..contracts import PARTS, REGIONS
+from ..controller_table import read_controllers
 from ..errors import UserError
 from ..figures import Picture
 from ..methods import OURS, RIVALS
 from ..metrics import MetricRows
-from ..nose_ablation import NoseEdit, nose_edits
 from ..pictures import jpeg_bytes
 from ..pipeline import StageContext
 from ..progress import track

@@ -12,14 +12,16 @@ from dataset_builder import LandmarkEstimator
 from editing import ControllerMap
 from fitting import PartOverlap, part_iou
 
+from ..comparison.evaluator_checks import mean_face_labels, registration_columns
+from ..comparison.label_images import label_images
+from ..comparison.method_rows import LabelImages, Method, label_columns, overlap_columns
+from ..comparison.second_reference import parsed_labels
+from ..comparison.shape_error import shape_error_columns, shape_errors
 from ..contracts import PARTS, REGIONS
 from ..errors import UserError
-from ..evaluator_checks import mean_face_labels, registration_columns
 from ..face_editor import editor_of
 from ..face_file import RunFace, named_controls, state_of, write_mesh
 from ..figures import Example, Gallery
-from ..label_images import label_images
-from ..method_rows import LabelImages, Method, label_columns, overlap_columns
 from ..methods import (
     ESTIMATED,
     FINE_TUNED,
@@ -36,9 +38,7 @@ from ..metrics import MetricRows
 from ..pipeline import StageContext
 from ..run_data import RunFaces, load_faces, validation_faces
 from ..run_model import PartFace, PartFaceModel, Pose, load_controllers, load_network, load_part_face_model
-from ..second_reference import parsed_labels
 from ..settings import FitConfig
-from ..shape_error import shape_error_columns, shape_errors
 from ..tables import read_table, write_table
 
 Columns = Mapping[str, object]

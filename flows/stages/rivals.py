@@ -18,12 +18,14 @@ from segmodel import ImageRegressors, RegressorReport, SegmentModel, load_baseli
 from segmodel.baselines.whole import WholeFaceModel
 from segmodel.pieces import LatentModel
 
+from ..comparison.label_images import label_images
+from ..comparison.method_rows import LabelImages, label_columns, overlap_columns
+from ..comparison.rival_fit import RivalFitter
+from ..comparison.shape_error import ShapeErrors, shape_error_columns, shape_errors
 from ..contracts import REGIONS
 from ..encodings import encode_faces, read_encodings
 from ..face_fit import FittedFaces, Ignore, Masks, PartFitter
 from ..global_fit import GlobalFitter
-from ..label_images import label_images
-from ..method_rows import LabelImages, label_columns, overlap_columns
 from ..methods import (
     FINE_TUNED,
     FITTED,
@@ -38,11 +40,9 @@ from ..methods import (
 from ..metrics import MetricRows
 from ..part_modes import WHOLE_MODES, read_modes, shifts_in_x
 from ..pipeline import StageContext
-from ..rival_fit import RivalFitter
 from ..run_data import RunFaces, load_faces, training_faces, validation_faces
 from ..run_model import Latents, PartFace, PartFaceModel, load_controllers, load_part_face_model, load_run_encoder
 from ..settings import FitConfig
-from ..shape_error import ShapeErrors, shape_error_columns, shape_errors
 from ..tables import read_table, write_table
 from .finetune import Tuning, fine_tune_on_photos
 from .fit import start_of

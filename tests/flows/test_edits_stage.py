@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from flows.comparison.edit_figures import HEAT, colour_bar, cropped, labelled
+from flows.comparison.edit_sequence import LIMIT, EditPlan, edited_in_steps, stillness
+from flows.comparison.nose_ablation import NosePca
 from flows.config import parse_config
 from flows.contracts import PARTS, REGIONS
-from flows.edit_figures import HEAT, colour_bar, cropped, labelled
-from flows.edit_sequence import LIMIT, EditPlan, edited_in_steps, stillness
 from flows.errors import UserError
-from flows.nose_ablation import NosePca
 from flows.pipeline import Pipeline, PlainRunner, StageContext
 from flows.run_model import PartFaceModel, load_controllers, load_part_face_model
 from flows.stages import STAGES, edits

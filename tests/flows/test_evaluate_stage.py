@@ -8,10 +8,11 @@ import pytest
 
 from dataset_builder import load_parser
 from fitting import part_iou
+from flows.comparison.evaluator_checks import MOVES, Move, grown, moved, registration_columns
+from flows.comparison.second_reference import parsed_labels
 from flows.config import parse_config
 from flows.console import print_headline
 from flows.errors import UserError
-from flows.evaluator_checks import MOVES, Move, grown, moved, registration_columns
 from flows.figures import compared
 from flows.methods import (
     ESTIMATED,
@@ -27,7 +28,6 @@ from flows.methods import (
 )
 from flows.pipeline import StageContext
 from flows.run_data import load_faces, validation_faces
-from flows.second_reference import parsed_labels
 from flows.stages import STAGES, evaluate
 from flows.tables import read_table, write_table
 
@@ -123,7 +123,7 @@ def test_the_small_parser_learns_from_hand_made_masks_of_training_faces_only(con
         learned.append((crops, settings.epochs))
         raise RuntimeError("seen enough")
 
-    monkeypatch.setattr("flows.second_reference.train_parser", remember)
+    monkeypatch.setattr("flows.comparison.second_reference.train_parser", remember)
     validation = validation_faces(faces)
     with pytest.raises(RuntimeError, match="seen enough"):
         parsed_labels(context, faces, validation)

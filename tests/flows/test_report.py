@@ -15,7 +15,7 @@ from flows import cli
 from flows.contracts import PARTS
 from flows.errors import UserError
 from flows.report import publish, write_report
-from flows.report_page import Table, write_tables
+from flows.report.page import Table, write_tables
 from flows.sealed import read_json_sealed, write_json_sealed
 from flows.tables import read_table
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from fitting import part_iou
+from flows.comparison.label_images import label_images
+from flows.comparison.rival_fit import RivalFitter
+from flows.comparison.shape_error import shape_error_columns, shape_errors
 from flows.config import parse_config
 from flows.global_fit import GlobalFitter
-from flows.label_images import label_images
 from flows.methods import ESTIMATE, FINE_TUNED, FITTED, GLOBAL_3DMM, MASK, OURS_WITHOUT_MODES, PRE_TRAINED, TRUTH
 from flows.pipeline import PlainRunner, StageContext
-from flows.rival_fit import RivalFitter
 from flows.run_data import load_faces, validation_faces
 from flows.run_model import load_part_face_model
 from flows.settings import FitConfig
-from flows.shape_error import shape_error_columns, shape_errors
 from flows.stages import rivals
 from flows.tables import read_table
 from segmodel import ImageRegressors, LinearShapes, load_baseline, train_baseline

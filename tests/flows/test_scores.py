@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from fitting import part_iou
-from flows.confidence import estimate, interval, paired_difference
 from flows.errors import UserError
 from flows.methods import (
     ESTIMATED,
@@ -19,11 +18,12 @@ from flows.methods import (
     in_headline,
     in_table_order,
 )
-from flows.paper_numbers import TABLE_2
-from flows.report_data import Metrics
-from flows.report_overlaps import CELLS, START, STEP_SIZES, paired_table, table_2, table_3, who_is_ahead
-from flows.report_words import signed
-from flows.scores import scores_of
+from flows.report.confidence import estimate, interval, paired_difference
+from flows.report.data import Metrics
+from flows.report.overlaps import CELLS, START, STEP_SIZES, paired_table, table_2, table_3, who_is_ahead
+from flows.report.paper_numbers import TABLE_2
+from flows.report.scores import scores_of
+from flows.report.words import signed
 from flows.stages import cells
 
 RANDOM = np.random.default_rng(7)

@@ -47,7 +47,7 @@ def write(path: Path, saved: Saved) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "xb") as stream:
-            np.savez(stream, allow_pickle=False, sha256=np.array(_digest(arrays)), **arrays)
+            np.savez(stream, sha256=np.array(_digest(arrays)), **arrays)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -10,10 +10,10 @@ from scipy.ndimage import binary_dilation, generate_binary_structure
 from fitting import part_iou
 from fitting.parts import FIRST_PART_ID
 
-from .contracts import PARTS
+from ..contracts import PARTS
+from ..run_model import PartFaceModel, Pose
 from .label_images import label_images
 from .method_rows import LabelImages
-from .run_model import PartFaceModel, Pose
 
 CROSS = generate_binary_structure(2, 1)[None]
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contracts import PARTS
+from ..methods import FITTED, OURS, Method, in_headline, method_name
 from .confidence import Estimate, estimate, paired_difference
-from .contracts import PARTS
-from .methods import FITTED, OURS, Method, in_headline, method_name
+from .data import Metrics
+from .page import Table
 from .paper_numbers import PHOTOGRAPHS, TABLE_3
-from .report_data import Metrics
-from .report_page import Table
-from .report_words import NOTHING, interval, number, signed, words
 from .scores import Scores
+from .words import NOTHING, interval, number, signed, words
 
 PAPER = "paper, other data"
 AHEAD = "▲"

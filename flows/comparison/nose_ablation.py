@@ -18,8 +18,8 @@ from torch import Tensor
 from editing import ControllerMap, MeasurementLandmarks, controller_names, measure
 from segmodel import LinearShapes, PartLayout, box_centres, recentre
 
-from .methods import OURS
-from .run_model import PartFace, PartFaceModel
+from ..methods import OURS
+from ..run_model import PartFace, PartFaceModel
 
 SIGMA = 3.0
 NOSE, CONTROL = "nose", "tip_height"

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fitting import render_labels
 
-from .face_fit import CAMERA
-from .run_model import PartFaceModel, Pose
+from ..face_fit import CAMERA
+from ..run_model import PartFaceModel, Pose
 
 BATCH = 16
 

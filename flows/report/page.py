@@ -14,8 +14,8 @@ from pathlib import Path
 import jinja2
 from PIL import Image
 
-from .atomic import replacing, write_json
-from .errors import UserError
+from ..atomic import replacing, write_json
+from ..errors import UserError
 
 INDEX = "tables.json"
 WIDE_PIXELS = 800

@@ -14,7 +14,7 @@ from torch import Tensor
 from editing import ControllerMap, MeasurementLandmarks, measure
 from segmodel import LinearShapes, PartLayout
 
-from .contracts import PARTS, REGIONS
+from ..contracts import PARTS, REGIONS
 
 SIGMA = 3.0
 """Standard deviations of every edit that is measured."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import UserError
-from .settings import RunConfig
-from .stages import STAGES
-from .store import Manifest, find_output, load_manifest, load_run, stage_folder
-from .tables import Columns, read_table
+from ..errors import UserError
+from ..settings import RunConfig
+from ..stages import STAGES
+from ..store import Manifest, find_output, load_manifest, load_run, stage_folder
+from ..tables import Columns, read_table
 
 OF_A_MACHINE = ("images", "masks", "manifest", "parser_weights", "encoder_weights", "estimator_weights")
 """Settings that name places of one machine."""

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from dataset_builder import FaceModel
 from segmodel import PartLayout
 
-from .contracts import REGIONS
+from ..contracts import REGIONS
+from ..methods import ESTIMATE, TRUTH
+from ..run_data import RunFaces
 from .method_rows import Method, method_rows
-from .methods import ESTIMATE, TRUTH
-from .run_data import RunFaces
 
 CHUNK = 16
 

@@ -4,10 +4,10 @@ import numpy as np
 
 from dataset_builder import FaceParser, SmallParserSettings, load_parser, train_parser
 
-from .errors import UserError
+from ..errors import UserError
+from ..pipeline import StageContext
+from ..run_data import RunFaces
 from .method_rows import LabelImages
-from .pipeline import StageContext
-from .run_data import RunFaces
 
 HAND_MADE = "file"
 LEAST_FACES = 8

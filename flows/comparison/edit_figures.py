@@ -14,11 +14,11 @@ from dataset_builder import vertex_normals
 from editing import PART_COLOURS
 from fitting import LABEL_IDS, Camera, Renderer, clip_positions
 
-from .contracts import PARTS
+from ..contracts import PARTS
+from ..methods import OURS
+from ..pictures import FONT, SKIN, Points, Rgb, Studio, montage
 from .edit_reach import EditReach
-from .methods import OURS
 from .nose_ablation import NoseEdit
-from .pictures import FONT, SKIN, Points, Rgb, Studio, montage
 
 HEAT = matplotlib.colormaps["cividis"]
 """Dark blue to yellow, evenly for readers with and without colour vision deficiency (Nunez et al. 2018)."""

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..contracts import PARTS, REGIONS
+from ..methods import FITTED, OURS, TRUTH, in_table_order, method_name
+from ..tables import Columns
 from .confidence import estimate
-from .contracts import PARTS, REGIONS
-from .methods import FITTED, OURS, TRUTH, in_table_order, method_name
-from .report_data import Evidence, Metrics
-from .report_page import Table
-from .report_words import interval, number, words
+from .data import Evidence, Metrics
+from .page import Table
 from .scores import SMALLEST_PART
-from .tables import Columns
+from .words import interval, number, words
 
 
 def label_table(labels: Metrics) -> Table:

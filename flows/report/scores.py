@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UserError
-from .methods import Method, in_table_order
-from .tables import Columns
+from ..errors import UserError
+from ..methods import Method, in_table_order
+from ..tables import Columns
 
 SMALLEST_PART = 20
 """Pixels of the reference from which on a part counts, as in ``fitting.part_iou``."""

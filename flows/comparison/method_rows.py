@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from fitting import PartOverlap
 
-from .methods import MASK, Method
-from .run_data import RunFaces
+from ..methods import MASK, Method
+from ..run_data import RunFaces
 
 LabelImages = NDArray[np.uint8]
 COUNTS = ("intersection", "union", "predicted_area", "target_area")

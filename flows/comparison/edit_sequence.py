@@ -10,8 +10,8 @@ from torch import Tensor
 
 from editing import ControllerMap
 
-from .contracts import PARTS, REGIONS
-from .run_model import PartFace, PartFaceModel
+from ..contracts import PARTS, REGIONS
+from ..run_model import PartFace, PartFaceModel
 
 STRENGTH, LIMIT = 1.5, 3.0
 """Standard deviation of the random controls, and where they are clipped, in sigma."""

@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .atomic import replacing, write_json
-from .errors import UserError
-from .methods import MASK, Method
-from .paper_numbers import TABLE_2
-from .report_data import Evidence, load_evidence
-from .report_models import (
+from ..atomic import replacing, write_json
+from ..errors import UserError
+from ..methods import MASK, Method
+from ..store import find_output, record_published
+from ..tables import Columns
+from .data import Evidence, load_evidence
+from .models import (
     controller_table,
     fine_tune_table,
     gain_table,
@@ -28,13 +29,12 @@ from .report_models import (
     shape_table,
     time_table,
 )
-from .report_notes import how_it_was_made, what_differs
-from .report_overlaps import headline_table, paired_table, readings_table, table_2, table_3, who_is_ahead
-from .report_page import Block, Figure, Paragraph, Section, Table, figure, tables_beside, write_page
-from .report_words import number
+from .notes import how_it_was_made, what_differs
+from .overlaps import headline_table, paired_table, readings_table, table_2, table_3, who_is_ahead
+from .page import Block, Figure, Paragraph, Section, Table, figure, tables_beside, write_page
+from .paper_numbers import TABLE_2
 from .scores import Scores, scores_of
-from .store import find_output, record_published
-from .tables import Columns
+from .words import number
 
 LABEL_NOTE = (
     "The true labels of a built-in face count the vertices on an outline as part; a vote there is even, and the area "

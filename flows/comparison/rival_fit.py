@@ -6,10 +6,10 @@ from torch import Tensor
 from fitting import Variable
 from segmodel.baselines.whole import WholeFaceModel
 
-from .face_fit import BOUND, FittedFaces, Ignore, Masks
-from .global_fit import Values, WholeFaceFitter
-from .run_model import Latents, PartFaceModel, Pose
-from .settings import FitConfig
+from ..face_fit import BOUND, FittedFaces, Ignore, Masks
+from ..global_fit import Values, WholeFaceFitter
+from ..run_model import Latents, PartFaceModel, Pose
+from ..settings import FitConfig
 
 
 class RivalFitter(WholeFaceFitter):

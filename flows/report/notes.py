@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from .methods import STEPS, Method
+from ..methods import STEPS, Method
+from ..store import digest
+from .data import Evidence, Run, settings_of
+from .page import Block, Paragraph, Section, Table
 from .paper_numbers import PHOTOGRAPHS
-from .report_data import Evidence, Run, settings_of
-from .report_page import Block, Paragraph, Section, Table
 from .scores import Scores
-from .store import digest
 
 ENCODERS = {"small": "a small network trained here", "facenet": "FaceNet", "arcface": "ArcFace"}
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..methods import OURS
 from .edit_reach import EditReach
 from .edit_sequence import LIMIT, STRENGTH, Stillness
-from .methods import OURS
 from .nose_ablation import NoseEdit
 
 
