@@ -33,7 +33,7 @@ class Saved:
 
 def write(path: Path, saved: Saved) -> None:
     """Write `saved` to `path` by way of a temporary file beside it."""
-    arrays: Arrays = {
+    arrays: dict[str, Any] = {
         "format": np.array(FORMAT),
         "version": np.array(VERSION),
         "n_vertices": np.array(saved.n_vertices),

@@ -9,6 +9,7 @@ import os
 import tempfile
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ def save_face_model(model: FaceModel, path: Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     values = {f.name: getattr(model, f.name) for f in fields(FaceModel)}
-    arrays = {key: np.asarray(value) for key, value in values.items() if value is not None}
+    arrays: dict[str, Any] = {key: np.asarray(value) for key, value in values.items() if value is not None}
     arrays["ex_names"] = np.array(model.ex_names, dtype=np.str_)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
     try:
