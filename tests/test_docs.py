@@ -127,7 +127,7 @@ def would_run(target):
     """What `make TARGET` would run."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    command = ["make", "--dry-run", "--always-make", target]
+    command = ["make", "--dry-run", "--always-make", "--no-print-directory", target]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
 
 

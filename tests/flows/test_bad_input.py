@@ -38,7 +38,9 @@ def test_a_face_model_file_that_is_not_there(neo3df, config, tmp_path):
     status, lines = neo3df("run", "-c", config, "--set", f"dataset.face_model={tmp_path / 'absent.npz'}")
     assert status == 2
     (line,) = lines
-    assert line.startswith(f"neo3df: unknown face model '{tmp_path / 'absent.npz'}': use synthetic, ")
+    assert line.startswith(
+        f"neo3df: dataset.face_model: unknown face model '{tmp_path / 'absent.npz'}': use synthetic, "
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def answers(url):
         return False
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A temporary Prefect server, held by a process of its own: the pair of its address and that process."""
     home = tmp_path_factory.mktemp("prefect")

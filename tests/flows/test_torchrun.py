@@ -24,11 +24,12 @@ TRAINED = ("train_segments", "train_regressors", "fine_tune")
 
 
 def torchrun(*command, cwd):
-    """Two processes on this machine; what they print and their exit status."""
+    """Two processes on this machine, with a Prefect server of their own; what they print and their exit status."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, command)],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**inherited, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=240,
