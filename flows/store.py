@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from .atomic import TEMPORARY, replacing, sync_folder
 from .errors import UserError
+from .machine import this_machine
 from .sealed import read_json_sealed, write_json_sealed
 from .versions import package_version
 
@@ -43,7 +44,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a finished stage made, out of what, and how long it took."""
+    """What a finished stage made, out of what, how long it took and on which kind of machine ("" if not recorded)."""
 
     stage: str
     key: str
@@ -53,6 +54,7 @@ class Manifest:
     packages: dict[str, str]
     seconds: float
     created: str
+    machine: str = ""
 
     @property
     def content(self) -> str:
@@ -186,6 +188,7 @@ def commit(
         packages={name: package_version(name) for name in packages},
         seconds=round(seconds, 3),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=this_machine(),
     )
     existing = load_manifest(final)
     if existing is not None and existing.content == manifest.content and not verify(final):

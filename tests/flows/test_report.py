@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from flows import cli
 from flows.contracts import PARTS
 from flows.errors import UserError
+from flows.machine import this_machine
 from flows.report import publish, write_report
 from flows.report.page import Table, write_tables
 from flows.sealed import read_json_sealed, write_json_sealed
@@ -178,7 +179,10 @@ def test_every_stage_says_how_it_was_made(page, tiny_run):
         assert run == tiny_run.folder.name
         assert command == f"neo3df run -c CONFIG\n--only {outcome.name}"
         assert keys.split("\n")[0] == outcome.key
-        assert re.fullmatch(r"\d+\.\d\n\d{4}-\d\d-\d\d \d\d:\d\d", when)
+        seconds, day, machine = when.split("\n")
+        assert re.fullmatch(r"\d+\.\d", seconds)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", day)
+        assert machine == this_machine()
         assert all(re.fullmatch(r"\w+ [\w.]+", line) for line in packages.split("\n"))
 
 
@@ -189,6 +193,7 @@ def test_what_differs_from_the_paper_follows_from_the_run(page):
     assert rows["masks"] == "exact, drawn with the faces"
     assert rows["fits move"] == "controls, places in y and z, blended"
     assert rows["steps of a fit"] == "5, 0.1 in natural units, prior 0.001, region loss"
+    assert rows["hardware"] == this_machine()
     assert rows["table 2"].startswith("every model as far as it goes: estimated, pre-trained, fine-tuned, fitted;")
 
 

@@ -1,9 +1,12 @@
 import json
+import os
+import platform
 
 import pytest
 
 from flows import store
 from flows.errors import UserError
+from flows.sealed import write_json_sealed
 
 
 def commit(run_dir, content=b"abc", key="k1", **values):
@@ -46,7 +49,21 @@ def test_commit_writes_a_manifest_that_loads_back(tmp_path):
     assert values["files"][0]["name"] == "a.bin"
     assert values["files"][0]["bytes"] == 3
     assert set(values["packages"]) == {"segmodel"}
+    assert values["machine"].startswith(f"{platform.system()} {platform.machine()}, ")
+    assert f", {os.cpu_count()} cores" in values["machine"]
+    assert platform.node() not in values["machine"]
     assert not store.work_folder(tmp_path, "s", "k1").exists()
+
+
+def test_a_manifest_written_before_machines_were_recorded_still_loads(tmp_path):
+    commit(tmp_path)
+    folder = store.stage_folder(tmp_path, "s", "k1")
+    values = json.loads((folder / "manifest.json").read_text())
+    del values["machine"], values["sha256"]
+    write_json_sealed(folder / "manifest.json", values)
+    older = store.load_manifest(folder)
+    assert older is not None
+    assert older.machine == ""
 
 
 def test_missing_resized_or_unreadable_outputs_count_as_absent(tmp_path):
