@@ -14,7 +14,7 @@ RIVALS = {
     "ld-vae": "LD-VAE",
     "part-pca": "part PCA (PB-3DMM)",
 }
-"""The title of each model of ``segmodel.BASELINES``."""
+"""The title of each model that ``baselines.models`` may name."""
 
 GLOBAL_3DMM_WITH_MODES = "global 3DMM with modes"
 OURS_WITHOUT_MODES = "NEO-3DF without modes"

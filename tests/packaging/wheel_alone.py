@@ -1,12 +1,11 @@
 """How long until a stranger who has torch runs arap_diff's first example?
 
-Builds the wheel, makes an empty environment with torch, and then measures `pip install` of that wheel and the README's
-smallest example. Ends with status 1 if the two take more than a minute.
+Builds the wheel, makes an empty environment with the torch of constraints.txt, and then measures `pip install` of that
+wheel and the README's smallest example. Ends with status 1 if the two take more than a minute.
 
-python tests/packaging/wheel_alone.py [--torch torch==2.13.0]
+python tests/packaging/wheel_alone.py
 """
 
-import argparse
 import re
 import subprocess
 import sys
@@ -39,16 +38,14 @@ def readme_example() -> str:
 
 def main() -> None:
     """Build, install, run, and say how long each took."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch", default="torch", help="what pip installs first; not counted")
-    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         timed("pip wheel", sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", folder, PACKAGE)
         (wheel,) = folder.glob("*.whl")
         venv.create(folder / "venv", with_pip=True)
         python = next(path for path in (folder / "venv").glob("*/python*") if path.stem == "python")
-        timed(f"pip install {arguments.torch} (not counted)", python, "-m", "pip", "install", arguments.torch)
+        constraints = ("--constraint", ROOT / "constraints.txt")
+        timed("pip install torch (not counted)", python, "-m", "pip", "install", "torch", *constraints)
         (folder / "example.py").write_text(readme_example(), encoding="utf-8")
         install = timed(f"pip install {wheel.name}", python, "-m", "pip", "install", wheel)
         example = timed("the README's smallest example", python, folder / "example.py")

@@ -81,7 +81,7 @@ def distance_loss(images: Tensor, targets: PartTargets) -> Tensor:
 
 
 def frobenius_loss(images: Tensor, targets: PartTargets, sigma: float | None = 1.0) -> Tensor:
-    """The parsing loss of NEO-3DF (eq. 3): Frobenius norm of the difference of softened part images.
+    """The parsing loss of NEO-3DF (eq. 2): Frobenius norm of the difference of softened part images.
 
     Args:
         images: (B, H, W, 5) part images; differentiable.
