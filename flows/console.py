@@ -57,14 +57,6 @@ def print_headline(evaluate_folder: Path, console: Console | None = None) -> Non
     (console or _console()).print(table)
 
 
-def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], console: Console | None = None) -> None:
-    """A plain table: the first column to the left, the others to the right."""
-    table = Table(header[0], *(_right(name) for name in header[1:]), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    (console or _console()).print(table)
-
-
 def print_summaries(stages: Sequence[StageSummary], console: Console | None = None) -> None:
     """Stages of a run, and where its bytes and its seconds are."""
     console = console or _console()

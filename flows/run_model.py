@@ -65,11 +65,6 @@ class PartFaceModel:
         return self.segments.blender
 
     @cached_property
-    def linear_blender(self) -> SeamBlender:
-        """The same with one linear solve: what the fitting loop differentiates through."""
-        return self.blender.with_solves(1)
-
-    @cached_property
     def faces(self) -> Tensor:
         """Triangles (F, 3) int64."""
         return torch.from_numpy(self.face_model.faces)

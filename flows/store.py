@@ -100,20 +100,6 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def fingerprint(source: Path) -> dict[str, str]:
-    """SHA-256 of a file, or of every file below a folder by relative path: raw inputs enter a stage's config through
-    this.
-
-    Raises UserError where the path does not exist.
-    """
-    if not source.exists():
-        raise UserError(f"there is no file or folder {source}")
-    if source.is_file():
-        return {source.name: sha256_file(source)}
-    paths = sorted(path for path in source.rglob("*") if path.is_file())
-    return {path.relative_to(source).as_posix(): sha256_file(path) for path in paths}
-
-
 def stage_folder(run_dir: Path, stage: str, key: str) -> Path:
     """Where the finished output of a key lives."""
     return run_dir / f"{stage}-{key}"

@@ -28,8 +28,6 @@ from ..settings import DatasetConfig
 from ..sources import other_face_model, weights_source
 from ..tables import read_table, write_table
 
-SHARD_TABLES = ("faces", "crops", "masks", "rejected")
-
 Estimator = Callable[[list[PreparedPhoto]], FaceEstimate]
 
 

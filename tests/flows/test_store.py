@@ -122,19 +122,6 @@ def test_leftovers_of_a_killed_write_do_not_enter_the_output(tmp_path):
     assert [entry.name for entry in manifest.files] == ["a.bin"]
 
 
-def test_fingerprint_follows_content_not_time(tmp_path):
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "b.png").write_bytes(b"1")
-    first = store.fingerprint(tmp_path)
-    (tmp_path / "sub" / "b.png").touch()
-    assert store.fingerprint(tmp_path) == first
-    assert list(first) == ["sub/b.png"]
-    (tmp_path / "sub" / "b.png").write_bytes(b"2")
-    assert store.fingerprint(tmp_path) != first
-    with pytest.raises(UserError, match="there is no file or folder"):
-        store.fingerprint(tmp_path / "absent")
-
-
 def test_the_run_record_points_at_the_newest_outputs(tmp_path):
     with pytest.raises(UserError, match="is not a run folder"):
         store.load_run(tmp_path)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from .face_frame import outward_faces, require_face_frame
 from .face_model import FaceModel, Float32, Int64
-from .landmark_files import landmarks_from_named_points, read_landmark_ids, sidecar
+from .landmark_files import read_landmark_ids, sidecar
+from .named_landmarks import landmarks_from_named_points
 
 LICENCE = "Basel Face Model licence (research, non-commercial); cite Gerig et al., FG 2018"
 

@@ -69,7 +69,6 @@ class Warp:
         self._right = np.asarray(cardinal[:, :n])
         self._left = np.zeros_like(self._right)
         self._left[:, paired] = cardinal[:, n:]
-        self._paired = paired
 
     def __call__(self, moves: Moves, sides: str = "both") -> Array:
         """Displacements (N, 2) mm for mm moves of handles of the half x >= 0, mirrored to the other side.

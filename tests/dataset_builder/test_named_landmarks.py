@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dataset_builder.bfm_h5 import NAMED_LANDMARKS
-from dataset_builder.landmark_files import landmarks_from_named_points
 from dataset_builder.models import load_face_model
+from dataset_builder.named_landmarks import landmarks_from_named_points
 
 
 @pytest.fixture(scope="module")
