@@ -386,3 +386,10 @@ def test_one_off_form_is_the_solver(bumpy_grid: Grid) -> None:
     x = arap_deform(rest, faces, handles, targets, energy="edges", weights="cotangent", n_solves=2)
     assert torch.equal(x, solver.solve(rest, targets, 2))
     assert arap_deform(rest.expand(2, -1, -1), faces, handles, targets).shape == (2, len(rest), 3)
+
+
+def test_handles_cannot_be_changed_once_the_system_is_factored(bumpy_grid: Grid) -> None:
+    rest, faces, handles = scene(bumpy_grid)
+    solver = ArapSolver(faces, handles, len(rest))
+    with pytest.raises(ValueError, match="read-only"):
+        solver.handles[0] = 3
