@@ -6,8 +6,8 @@ python tests/mutation.py packages/arap_diff/src/arap_diff/mesh.py tests/arap_dif
 A mutant swaps an arithmetic or comparison operator, `and` and `or`, or the ends of a conditional, drops a minus or a
 `not`, or changes a number or a truth value. It is killed if the tests fail, or take more than three times as long as
 without it. Printed are the mutants that survive; some are equivalent to the original, and judged by hand. The working
-tree is not touched: the package is copied, and the copy comes first on the path. Files with compiled kernels get a
-compiler cache of their own per mutant, so that nothing compiled before hides a change: allow for the compilation.
+tree is not touched: the package is copied, and the copy comes first on the path. A mutant of a file with compiled
+kernels gets an empty compiler cache, so that nothing compiled before hides a change: allow for the compilation.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 
 ROOT = Path(__file__).parents[1]
 SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
@@ -136,23 +137,47 @@ def passes(tests: list[str], package: Path, caches: Path, limit_s: float | None)
             return False
 
 
-def killed(mutant: Mutant, path: Path, tests: list[str], limit_s: float, warm: Path) -> bool:
-    """Whether the tests notice the mutant."""
-    compiled = "njit" in mutant.source
-    with tempfile.TemporaryDirectory() as name:
-        package = copied(path, Path(name), mutant.source)
-        return not passes(tests, package, Path(name) / "cache" if compiled else warm, limit_s)
+class Bench:
+    """A copy of the package at a path of its own, where one mutant after the other takes the file's place.
+
+    The path stays, so that what numba has compiled of other files is found again.
+    """
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        package = path.parent
+        while (package.parent / "__init__.py").is_file():
+            package = package.parent
+        self.package = folder / package.name
+        self.caches = folder / "cache"
+        self.file = self.package / path.relative_to(package)
+        shutil.copytree(package, self.package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def passes(self, source: str, tests: list[str], limit_s: float | None) -> bool:
+        """Whether the tests pass with this source in the file's place."""
+        self.file.write_text(source, encoding="utf-8")
+        if "njit" not in source:
+            return passes(tests, self.package, self.caches, limit_s)
+        with tempfile.TemporaryDirectory() as caches:
+            return passes(tests, self.package, Path(caches), limit_s)
 
 
-def copied(path: Path, folder: Path, source: str) -> Path:
-    """A copy, below the folder, of the package that the file is in, with this source in its place."""
-    package = path.parent
-    while (package.parent / "__init__.py").is_file():
-        package = package.parent
-    target = folder / package.name
-    shutil.copytree(package, target, ignore=shutil.ignore_patterns("__pycache__"))
-    (target / path.relative_to(package)).write_text(source, encoding="utf-8")
-    return target
+def survivors(mutants: list[Mutant], benches: list[Bench], tests: list[str], limit_s: float) -> Iterator[Mutant]:
+    """Those that the tests do not notice, in order, as many at a time as there are benches."""
+    free: Queue[Bench] = Queue()
+    for bench in benches:
+        free.put(bench)
+
+    def survives(mutant: Mutant) -> bool:
+        bench = free.get()
+        try:
+            return bench.passes(mutant.source, tests, limit_s)
+        finally:
+            free.put(bench)
+
+    with ThreadPoolExecutor(len(benches)) as pool:
+        for mutant, survived in zip(mutants, pool.map(survives, mutants), strict=True):
+            if survived:
+                yield mutant
 
 
 def main() -> None:
@@ -176,20 +201,17 @@ def main() -> None:
             print(f"{path.name}:{each.line}: {each.before}  ->  {each.after}")
         return
     with tempfile.TemporaryDirectory() as name:
-        warm = Path(name) / "cache"
-        package = copied(path, Path(name), ast.unparse(ast.parse(path.read_text(encoding="utf-8"))))
+        benches = [Bench(path, Path(name) / str(job)) for job in range(arguments.jobs)]
         started = time.perf_counter()
-        if not passes(arguments.tests, package, warm, None):
+        unchanged = ast.unparse(ast.parse(path.read_text(encoding="utf-8")))
+        if not all(bench.passes(unchanged, arguments.tests, None) for bench in benches):
             raise SystemExit("the tests fail without any change")
-        limit_s = max(30.0, 3 * (time.perf_counter() - started))
+        limit_s = max(30.0, 3 * (time.perf_counter() - started) / len(benches))
         print(f"{path.name}: {len(mutants)} mutants, at most {limit_s:.0f} s each", flush=True)
         survived = 0
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            results = pool.map(lambda each: killed(each, path, arguments.tests, limit_s, warm), mutants)
-            for each, dead in zip(mutants, results, strict=True):
-                if not dead:
-                    survived += 1
-                    print(f"survived {path.name}:{each.line}: {each.before}  ->  {each.after}", flush=True)
+        for each in survivors(mutants, benches, arguments.tests, limit_s):
+            survived += 1
+            print(f"survived {path.name}:{each.line}: {each.before}  ->  {each.after}", flush=True)
     share = 1 - survived / max(1, len(mutants))
     print(f"{path.name}: {len(mutants) - survived} of {len(mutants)} killed, {share:.0%}")
     if share < arguments.least:
