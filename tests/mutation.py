@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--least", type=float, default=0.8, help="share that must be killed")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     path = arguments.file.resolve()
     mutants = [each for each in mutants_of(path) if arguments.line in (None, each.line)]
     if arguments.sample is not None and arguments.sample < len(mutants):

@@ -393,3 +393,11 @@ def test_handles_cannot_be_changed_once_the_system_is_factored(bumpy_grid: Grid)
     solver = ArapSolver(faces, handles, len(rest))
     with pytest.raises(ValueError, match="read-only"):
         solver.handles[0] = 3
+
+
+def test_one_deformation_takes_as_many_solves_as_a_kept_solver(bumpy_grid: Grid) -> None:
+    rest, faces, handles = scene(bumpy_grid)
+    targets = rest[handles] + 0.6 * torch.from_numpy(np.random.default_rng(1).normal(size=(len(handles), 3)))
+    kept = ArapSolver(faces, handles, len(rest)).solve(rest, targets)
+    assert torch.equal(arap_deform(rest, faces, handles, targets), kept)
+    assert torch.equal(arap_deform(rest, faces, handles, targets, n_solves=3), kept)
