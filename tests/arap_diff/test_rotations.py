@@ -91,10 +91,13 @@ def test_ambiguous_covariance_still_gets_a_best_rotation(backend: str, values: t
     np.testing.assert_allclose(reached, sum(values), atol=1e-9)
 
 
-def test_rank_one_fit_is_the_smallest_rotation_between_the_two_directions(backend: str) -> None:
-    to, came_from = np.array([0.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0])
-    rotation = fit(backend, np.outer(to, came_from)[None])[0]
-    np.testing.assert_allclose(rotation, [[0, -1, 0], [1, 0, 0], [0, 0, 1]], atol=1e-6)
+@pytest.mark.parametrize("size", [1e-6, 1, 1e6])
+def test_rank_one_fit_is_the_smallest_rotation_between_the_two_directions(backend: str, size: float) -> None:
+    to, came_from = np.array([2, -1, 2]) / 3, np.array([1, 2, 2]) / 3
+    x, y, z = np.cross(came_from, to)
+    axis = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    rotation = fit(backend, size * np.outer(to, came_from)[None])[0]
+    np.testing.assert_allclose(rotation, np.eye(3) + axis + axis @ axis / (1 + to @ came_from), atol=1e-6)
 
 
 def test_zero_covariance_gives_identity_and_no_gradient(backend: str) -> None:
