@@ -112,3 +112,24 @@ def test_bad_input_is_named():
         Renderer(np.array([[0, 1, 2]]), 8, "gpu")
     with pytest.raises(ValueError, match=r"attributes have shape \(2, 1\)"):
         Renderer(np.array([[0, 1, 2]]), 8, "cpu")(from_pixels([(0, 0), (16, 0), (0, 16)], 8), torch.zeros(2, 1))
+
+
+def test_the_one_point_of_a_sliver_that_rounding_opened_is_its_middle():
+    on_a_line = [(2.5, 5.5), (2.9375, 5.71875), (14.3125, 11.40625)]  # through the centre of a pixel
+    raster = Renderer(np.array([[0, 1, 2]]), 16, "cpu").rasterise(from_pixels(on_a_line, 16))
+    torch.testing.assert_close(raster[0, 8, 8], torch.tensor([1 / 3, 1 / 3, 0, 1]))
+
+
+@pytest.mark.parametrize("weighed", [(1, 0), (0, 1), (1, 1)], ids=["u", "v", "both"])
+def test_gradient_of_each_weight_equals_float64_autograd_and_empty_pixels_have_none(twin, weighed):
+    faces = np.array([[0, 1, 2], [1, 3, 2]])
+    clip = torch.tensor([[-0.9, -0.8, 0.1, 0.9], [0.8, -0.7, 0.2, 1.1], [-0.7, 0.9, 0.3, 1.2], [0.9, 0.8, 0.2, 1.0]])
+    clip32, clip64 = clip[None].requires_grad_(), clip.double().requires_grad_()
+    raster = Renderer(faces, (10, 16), "cpu").rasterise(clip32)
+    owner = raster[0, ..., 3].detach().long()
+    assert 0 < int((owner == 0).sum()) < owner.numel() // 2
+    weight = torch.randint(-1, 3, (10, 16, 2), generator=torch.Generator().manual_seed(0)) * torch.tensor(weighed)
+    (raster[0, ..., :2] * weight).sum().backward()
+    _, share = twin.weights(clip64, torch.from_numpy(faces), owner)
+    (share[..., :2] * weight * (owner > 0)[..., None]).sum().backward()
+    torch.testing.assert_close(clip32.grad[0].double(), clip64.grad, rtol=1e-4, atol=1e-4)
