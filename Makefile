@@ -63,14 +63,27 @@ lowest: install
 coverage: install
 	for package in $(PACKAGES) flows; do $(BIN)/python -m pytest -q tests/$$package --cov=$$package --cov-report=term || exit 1; done
 
-# Would the tests notice a wrong operator? Options and other files: tests/mutation.py.
+# Would the tests notice a wrong operator? Two hours on two cores; docs/coverage.md has the figures.
+MUTATE := $(BIN)/python tests/mutation.py --jobs 2
 mutants: install
-	$(BIN)/python tests/mutation.py packages/arap_diff/src/arap_diff/mesh.py tests/arap_diff/test_laplacian.py tests/arap_diff/test_bad_input.py
-	$(BIN)/python tests/mutation.py packages/arap_diff/src/arap_diff/rotations.py tests/arap_diff/test_rotations.py tests/arap_diff/test_bad_input.py
-	$(BIN)/python tests/mutation.py packages/arap_diff/src/arap_diff/solver.py tests/arap_diff --sample 40
-	$(BIN)/python tests/mutation.py packages/arap_diff/src/arap_diff/_numpy_kernels.py tests/arap_diff --sample 40
-	$(BIN)/python tests/mutation.py packages/fitting/src/fitting/_raster.py tests/fitting/test_raster.py tests/fitting/test_interpolation.py --sample 40
-	$(BIN)/python tests/mutation.py packages/editing/src/editing/measurements.py tests/editing/test_measurements.py
+	$(MUTATE) packages/arap_diff/src/arap_diff/mesh.py tests/arap_diff/test_laplacian.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_bad_input.py tests/arap_diff/test_laws.py tests/arap_diff/test_random_meshes.py
+	$(MUTATE) packages/arap_diff/src/arap_diff/rotations.py tests/arap_diff/test_rotations.py tests/arap_diff/test_bad_input.py
+	$(MUTATE) packages/arap_diff/src/arap_diff/solver.py tests/arap_diff/test_solver.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_bad_input.py tests/arap_diff/test_laws.py tests/arap_diff/test_iterations.py tests/arap_diff/test_converged.py tests/arap_diff/test_gradients.py tests/arap_diff/test_torch_tier.py tests/arap_diff/test_saving.py
+	$(MUTATE) packages/arap_diff/src/arap_diff/_numpy_kernels.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_laws.py tests/arap_diff/test_gradients.py tests/arap_diff/test_iterations.py tests/arap_diff/test_converged.py tests/arap_diff/test_rotations.py tests/arap_diff/test_solver.py
+	$(MUTATE) packages/arap_diff/src/arap_diff/_numba_kernels.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_gradients.py tests/arap_diff/test_solver.py --sample 30
+	$(MUTATE) packages/arap_diff/src/arap_diff/_numba_rotations.py tests/arap_diff/test_rotations.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_gradients.py --sample 30
+	$(MUTATE) packages/arap_diff/src/arap_diff/_numba_supernodes.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_solver.py --sample 25
+	$(MUTATE) packages/arap_diff/src/arap_diff/_numba_blocks.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_solver.py --sample 25
+	$(MUTATE) packages/arap_diff/src/arap_diff/_torch_kernels.py tests/arap_diff/test_torch_tier.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_gradients.py tests/arap_diff/test_rotations.py --sample 30
+	$(MUTATE) packages/arap_diff/src/arap_diff/_alternation.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_gradients.py tests/arap_diff/test_solver.py tests/arap_diff/test_converged.py tests/arap_diff/test_iterations.py --sample 25
+	$(MUTATE) packages/arap_diff/src/arap_diff/_autograd.py tests/arap_diff/test_gradients.py tests/arap_diff/test_transforms.py tests/arap_diff/test_converged.py tests/arap_diff/test_solver.py --sample 25
+	$(MUTATE) packages/arap_diff/src/arap_diff/_anderson.py tests/arap_diff/test_converged.py --sample 25
+	$(MUTATE) packages/arap_diff/src/arap_diff/_gmres.py tests/arap_diff/test_converged.py --sample 25
+	$(MUTATE) packages/arap_diff/src/arap_diff/_implicit.py tests/arap_diff/test_converged.py --sample 25
+	$(MUTATE) packages/arap_diff/src/arap_diff/_factor.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_saving.py tests/arap_diff/test_solver.py tests/arap_diff/test_torch_tier.py --sample 25
+	$(MUTATE) packages/fitting/src/fitting/_raster.py tests/fitting/test_raster.py tests/fitting/test_camera.py tests/fitting/test_interpolation.py --sample 100
+	$(MUTATE) packages/fitting/src/fitting/_antialias.py tests/fitting/test_interpolation.py tests/fitting/test_render_chain.py tests/fitting/test_raster.py --sample 60
+	$(MUTATE) packages/editing/src/editing/measurements.py tests/editing/test_measurements.py
 
 # The README's two commands in two fresh clones of the last commit.
 clones:
