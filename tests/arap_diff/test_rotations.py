@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from arap_diff import _backend, _numpy_kernels, fit_rotations
+from arap_diff import _backend, _numpy_kernels, _torch_kernels, fit_rotations
 
 
 def textbook_rotations(covariance: np.ndarray) -> np.ndarray:
@@ -28,17 +28,21 @@ def with_singular_values(values: tuple[float, float, float], count: int = 200) -
     return random_rotations(rng, count) @ np.diag(values) @ random_rotations(rng, count).transpose(0, 2, 1)
 
 
-def fit(backend: str, covariance: np.ndarray) -> np.ndarray:
-    if backend == "numpy":
+def fit(tier: str, covariance: np.ndarray) -> np.ndarray:
+    if tier == "numpy":
         return _numpy_kernels.fit_rotations(covariance)
+    if tier == "torch":
+        return _torch_kernels.fit_rotation_stack(torch.from_numpy(covariance)).numpy()
     from arap_diff import _numba_blocks
 
     return _numba_blocks.fit_rotations(covariance)
 
 
-def adjoint(backend: str, *arguments: np.ndarray) -> np.ndarray:
-    if backend == "numpy":
+def adjoint(tier: str, *arguments: np.ndarray) -> np.ndarray:
+    if tier == "numpy":
         return _numpy_kernels.rotation_adjoint(*arguments)
+    if tier == "torch":
+        return _torch_kernels.rotation_adjoint_stack(*map(torch.from_numpy, arguments)).numpy()
     from arap_diff import _numba_blocks
 
     return _numba_blocks.rotation_adjoint(*arguments)
@@ -58,31 +62,31 @@ def adjoint(backend: str, *arguments: np.ndarray) -> np.ndarray:
     ],
     ids=["generic", "equal", "two equal", "thin", "planar", "reflected", "reflected, small gap", "tiny"],
 )
-def test_fit_equals_textbook_svd(backend: str, values: tuple[float, float, float]) -> None:
+def test_fit_equals_textbook_svd(tier: str, values: tuple[float, float, float]) -> None:
     covariance = with_singular_values(values)
-    np.testing.assert_allclose(fit(backend, covariance), textbook_rotations(covariance), atol=2e-10)
+    np.testing.assert_allclose(fit(tier, covariance), textbook_rotations(covariance), atol=2e-10)
 
 
-def test_fit_equals_textbook_svd_on_gaussian_matrices(backend: str) -> None:
+def test_fit_equals_textbook_svd_on_gaussian_matrices(tier: str) -> None:
     covariance = np.random.default_rng(0).normal(size=(3000, 3, 3))
-    np.testing.assert_allclose(fit(backend, covariance), textbook_rotations(covariance), atol=1e-9)
+    np.testing.assert_allclose(fit(tier, covariance), textbook_rotations(covariance), atol=1e-9)
 
 
-def test_hard_matrices_do_not_disturb_their_neighbours(backend: str) -> None:
+def test_hard_matrices_do_not_disturb_their_neighbours(tier: str) -> None:
     covariance = np.random.default_rng(5).normal(size=(13, 3, 3))
     covariance[3] = 0
     covariance[6] = np.outer([1, 2, 3], [3, -1, 2])
     covariance[12] = np.diag([1, 0.5, -0.5])
-    rotation = fit(backend, covariance)
+    rotation = fit(tier, covariance)
     plain = np.delete(np.arange(13), [3, 6, 12])
     np.testing.assert_allclose(rotation[plain], textbook_rotations(covariance[plain]), atol=1e-9)
     np.testing.assert_allclose(rotation, _numpy_kernels.fit_rotations(covariance), atol=1e-9)
 
 
 @pytest.mark.parametrize("values", [(1, 0, 0), (1, 0.5, -0.5), (1, 1e-12, 0)], ids=["rank one", "mirror", "needle"])
-def test_ambiguous_covariance_still_gets_a_best_rotation(backend: str, values: tuple[float, float, float]) -> None:
+def test_ambiguous_covariance_still_gets_a_best_rotation(tier: str, values: tuple[float, float, float]) -> None:
     covariance = with_singular_values(values)
-    rotation = fit(backend, covariance)
+    rotation = fit(tier, covariance)
     np.testing.assert_allclose(
         rotation @ rotation.transpose(0, 2, 1), np.broadcast_to(np.eye(3), rotation.shape), atol=1e-12
     )
@@ -92,28 +96,28 @@ def test_ambiguous_covariance_still_gets_a_best_rotation(backend: str, values: t
 
 
 @pytest.mark.parametrize("size", [1e-6, 1, 1e6])
-def test_rank_one_fit_is_the_smallest_rotation_between_the_two_directions(backend: str, size: float) -> None:
+def test_rank_one_fit_is_the_smallest_rotation_between_the_two_directions(tier: str, size: float) -> None:
     to, came_from = np.array([2, -1, 2]) / 3, np.array([1, 2, 2]) / 3
     x, y, z = np.cross(came_from, to)
     axis = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    rotation = fit(backend, size * np.outer(to, came_from)[None])[0]
+    rotation = fit(tier, size * np.outer(to, came_from)[None])[0]
     np.testing.assert_allclose(rotation, np.eye(3) + axis + axis @ axis / (1 + to @ came_from), atol=1e-6)
 
 
-def test_zero_covariance_gives_identity_and_no_gradient(backend: str) -> None:
+def test_zero_covariance_gives_identity_and_no_gradient(tier: str) -> None:
     zero = np.zeros((2, 3, 3))
-    rotation = fit(backend, zero)
+    rotation = fit(tier, zero)
     np.testing.assert_array_equal(rotation, np.broadcast_to(np.eye(3), (2, 3, 3)))
-    np.testing.assert_array_equal(adjoint(backend, zero, rotation, np.ones((2, 3, 3))), zero)
+    np.testing.assert_array_equal(adjoint(tier, zero, rotation, np.ones((2, 3, 3))), zero)
 
 
 @pytest.mark.parametrize("size", [1e-6, 1, 1e6])
-def test_adjoint_is_the_same_in_every_tier_and_shrinks_as_the_covariance_grows(backend: str, size: float) -> None:
+def test_adjoint_is_the_same_in_every_tier_and_shrinks_as_the_covariance_grows(tier: str, size: float) -> None:
     covariance = np.random.default_rng(1).normal(size=(500, 3, 3))
     rotation_bar = np.random.default_rng(2).normal(size=(500, 3, 3))
     rotation = textbook_rotations(covariance)
     expected = adjoint("numpy", covariance, rotation, rotation_bar)
-    found = size * adjoint(backend, size * covariance, rotation, rotation_bar)
+    found = size * adjoint(tier, size * covariance, rotation, rotation_bar)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
 

@@ -48,11 +48,11 @@ def test_rotations_and_their_adjoint_equal_those_of_numpy(values: tuple[float, f
     covariance = random_rotations(rng, 300) @ np.diag(values) @ random_rotations(rng, 300).transpose(0, 2, 1)
     rotation_bar = rng.normal(size=(300, 3, 3))
     expected = _numpy_kernels.fit_rotations(covariance)
-    s, bar = (torch.from_numpy(matrices).permute(1, 2, 0) for matrices in (covariance, rotation_bar))
-    rotation = _torch_kernels.fit_rotations(s)
-    np.testing.assert_allclose(rotation.permute(2, 0, 1), expected, rtol=0, atol=1e-9)
+    s, bar = torch.from_numpy(covariance), torch.from_numpy(rotation_bar)
+    rotation = _torch_kernels.fit_rotation_stack(s)
+    np.testing.assert_allclose(rotation, expected, rtol=0, atol=1e-9)
     if values[1] + values[2] > 1e-4 * values[0]:
-        adjoint = _torch_kernels.rotation_adjoint(s, rotation, bar).permute(2, 0, 1)
+        adjoint = _torch_kernels.rotation_adjoint_stack(s, rotation, bar)
         reference = _numpy_kernels.rotation_adjoint(covariance, expected, rotation_bar)
         np.testing.assert_allclose(adjoint, reference, rtol=0, atol=1e-8 * np.abs(reference).max())
 

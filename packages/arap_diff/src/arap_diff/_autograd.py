@@ -170,7 +170,7 @@ class FitRotations(_BatchFunction):
             fit, _ = rotation_functions()
             rotation = torch.from_numpy(fit(covariance.detach().contiguous().numpy()))
         else:
-            rotation = _torch_kernels.fit_rotations(covariance.permute(1, 2, 0)).permute(2, 0, 1)
+            rotation = _torch_kernels.fit_rotation_stack(covariance)
         return rotation, rotation.clone()
 
     @staticmethod
@@ -193,7 +193,7 @@ class _FitRotationsGradient(_GradientFunction):
         if covariance.device.type == "cpu":
             _, adjoint = rotation_functions()
             return torch.from_numpy(adjoint(*(part.detach().contiguous().numpy() for part in matrices)))
-        return _torch_kernels.rotation_adjoint(*(part.permute(1, 2, 0) for part in matrices)).permute(2, 0, 1)
+        return _torch_kernels.rotation_adjoint_stack(*matrices)
 
     @staticmethod
     def backward(ctx: Any, *output_bars: Tensor) -> tuple[Tensor | None, ...]:

@@ -61,6 +61,17 @@ def rotation_adjoint(covariance: Tensor, rotation: Tensor, rotation_bar: Tensor)
     return _product(rotation, _cross_matrix(spin))
 
 
+def fit_rotation_stack(covariance: Tensor) -> Tensor:
+    """`fit_rotations` of matrices (N, 3, 3)."""
+    return fit_rotations(covariance.permute(1, 2, 0)).permute(2, 0, 1)
+
+
+def rotation_adjoint_stack(covariance: Tensor, rotation: Tensor, rotation_bar: Tensor) -> Tensor:
+    """`rotation_adjoint` of matrices (N, 3, 3)."""
+    components_first = (part.permute(1, 2, 0) for part in (covariance, rotation, rotation_bar))
+    return rotation_adjoint(*components_first).permute(2, 0, 1)
+
+
 def _polished(rotation: Tensor, s: Tensor) -> Tensor:
     """One Newton step towards the maximum of tr(R^T S), and one of Newton and Schulz towards orthonormal columns."""
     stretch = _product(rotation.transpose(0, 1), s)
