@@ -73,7 +73,7 @@ mutants: install
 	$(MUTATE) packages/arap_diff/src/arap_diff/_numba_kernels.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_gradients.py tests/arap_diff/test_solver.py --sample 30
 	$(MUTATE) packages/arap_diff/src/arap_diff/_numba_rotations.py tests/arap_diff/test_rotations.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_gradients.py --sample 30
 	$(MUTATE) packages/arap_diff/src/arap_diff/_numba_supernodes.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_solver.py --sample 25
-	$(MUTATE) packages/arap_diff/src/arap_diff/_numba_blocks.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_solver.py --sample 25
+	$(MUTATE) packages/arap_diff/src/arap_diff/_numba_blocks.py tests/arap_diff/test_rotations.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_solver.py --sample 25
 	$(MUTATE) packages/arap_diff/src/arap_diff/_torch_kernels.py tests/arap_diff/test_torch_tier.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_gradients.py tests/arap_diff/test_rotations.py --sample 30
 	$(MUTATE) packages/arap_diff/src/arap_diff/_alternation.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_gradients.py tests/arap_diff/test_solver.py tests/arap_diff/test_converged.py tests/arap_diff/test_iterations.py --sample 25
 	$(MUTATE) packages/arap_diff/src/arap_diff/_autograd.py tests/arap_diff/test_gradients.py tests/arap_diff/test_transforms.py tests/arap_diff/test_converged.py tests/arap_diff/test_rotations.py tests/arap_diff/test_solver.py tests/arap_diff/test_torch_tier.py --sample 25

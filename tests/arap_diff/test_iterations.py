@@ -1,10 +1,11 @@
-"""The two general iterations behind `solve_converged`, on small problems with known answers."""
+"""Convergence: the two general iterations behind `solve_converged`, on small problems with known answers, and when it stops."""
 
 import pytest
 import torch
 
 from arap_diff._anderson import Anderson
 from arap_diff._gmres import gmres
+from arap_diff._implicit import converge
 
 
 def systems(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,3 +54,34 @@ def test_anderson_forgets_when_the_residual_grows() -> None:
         acceleration.next(x, x + torch.tensor([residual], dtype=torch.float64))
     image = x + torch.tensor([[7.0, 3.0]], dtype=torch.float64)
     assert torch.equal(acceleration.next(x, image), image)
+
+
+class Drifting:
+    """A tier whose every solve moves every vertex by the same step, and which counts them."""
+
+    def __init__(self, step: float) -> None:
+        self.step = torch.tensor([step, 0.0, 0.0], dtype=torch.float64)
+        self.n_solves = 0
+
+    def unrolled(self, p: torch.Tensor, h: torch.Tensor, n_solves: int, keep: bool) -> list[torch.Tensor]:
+        assert not keep
+        self.n_solves += n_solves
+        return [p + n_solves * self.step]
+
+    def advance(self, p: torch.Tensor, h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        self.n_solves += 1
+        return x + self.step
+
+
+def test_a_deformation_has_converged_when_no_vertex_moved_by_tol_however_many_moved_a_little() -> None:
+    rest, tier = torch.zeros(1, 500, 3, dtype=torch.float64), Drifting(0.9)
+    after = converge(tier, rest, rest[:, :1], tol=1.0, max_solves=2)
+    assert tier.n_solves == 2
+    torch.testing.assert_close(after, rest + 2 * tier.step)
+
+
+def test_no_more_solves_are_taken_than_allowed() -> None:
+    rest, tier = torch.zeros(1, 500, 3, dtype=torch.float64), Drifting(1.0)
+    with pytest.raises(ArithmeticError, match="a vertex still moves by 1 after 5 solves, tol is 1"):
+        converge(tier, rest, rest[:, :1], tol=1.0, max_solves=5)
+    assert tier.n_solves == 5
