@@ -1,4 +1,4 @@
-"""Convergence: the two general iterations behind `solve_converged`, on small problems with known answers, and when it stops."""
+"""Convergence: the two general iterations behind `solve_converged` on problems with known answers; when it stops."""
 
 import pytest
 import torch
