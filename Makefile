@@ -79,7 +79,7 @@ mutants: install
 	$(MUTATE) packages/arap_diff/src/arap_diff/_autograd.py tests/arap_diff/test_gradients.py tests/arap_diff/test_transforms.py tests/arap_diff/test_converged.py tests/arap_diff/test_rotations.py tests/arap_diff/test_solver.py tests/arap_diff/test_torch_tier.py --sample 25
 	$(MUTATE) packages/arap_diff/src/arap_diff/_anderson.py tests/arap_diff/test_iterations.py tests/arap_diff/test_converged.py --sample 25
 	$(MUTATE) packages/arap_diff/src/arap_diff/_gmres.py tests/arap_diff/test_iterations.py tests/arap_diff/test_converged.py --sample 25
-	$(MUTATE) packages/arap_diff/src/arap_diff/_implicit.py tests/arap_diff/test_converged.py --sample 25
+	$(MUTATE) packages/arap_diff/src/arap_diff/_implicit.py tests/arap_diff/test_iterations.py tests/arap_diff/test_converged.py --least 0.75
 	$(MUTATE) packages/arap_diff/src/arap_diff/_factor.py tests/arap_diff/test_textbook_twin.py tests/arap_diff/test_saving.py tests/arap_diff/test_solver.py tests/arap_diff/test_torch_tier.py --sample 25
 	$(MUTATE) packages/fitting/src/fitting/_raster.py tests/fitting/test_raster.py tests/fitting/test_camera.py tests/fitting/test_interpolation.py --sample 100
 	$(MUTATE) packages/fitting/src/fitting/_antialias.py tests/fitting/test_interpolation.py tests/fitting/test_render_chain.py tests/fitting/test_raster.py --sample 60
