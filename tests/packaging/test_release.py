@@ -3,10 +3,12 @@
 import importlib.util
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / ".github" / "workflows"
@@ -67,3 +69,16 @@ def test_the_citation_has_the_version_and_the_licence_of_the_application():
     assert citation["cff-version"] == "1.2.0"
     assert (citation["version"], citation["license"]) == (project(".")["version"], project(".")["license"])
     assert citation["preferred-citation"]["doi"] == "10.1007/978-3-031-26319-4_5"
+
+
+def test_every_constraint_that_is_installed_allows_the_first_python_that_we_do():
+    """Not the one that runs the tests only: a distribution may ask for a later patch of it."""
+    pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    asked = {}
+    for name in pins:
+        try:
+            asked[name] = distribution(name).metadata.get("Requires-Python") or ""
+        except PackageNotFoundError:
+            continue
+    assert len(asked) > 50
+    assert {name: words for name, words in asked.items() if "3.11.0" not in SpecifierSet(words)} == {}
